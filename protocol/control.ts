@@ -1,0 +1,162 @@
+import type { Costs } from '../shared/index.ts';
+
+/**
+ * How the laboratory starts and drives the two processes: plain data over Node's own IPC pipe,
+ * which is the harness's, not the machine's. Nothing of it crosses the guest's channel.
+ */
+
+export type StrategyName = 'none' | 'iterate' | 'alloc' | 'oracle';
+export const STRATEGIES: readonly StrategyName[] = ['none', 'iterate', 'alloc', 'oracle'];
+
+/** Where the two processes meet. */
+export type Address =
+  | { readonly kind: 'unix'; readonly path: string }
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number };
+
+export interface MmOptions {
+  readonly initOnAlloc: boolean;
+  readonly initOnFree: boolean;
+  readonly pagePoison: boolean;
+}
+
+/** What the guest process is told at start. */
+export interface GuestConfig {
+  readonly seed: number;
+  readonly ramPages: number;
+  readonly vcpus: number;
+  readonly mm: MmOptions;
+  readonly strategy: StrategyName;
+  /** `iterate`: free list nodes per lock hold, and the smallest order that is hinted. */
+  readonly iterate: { readonly budgetNodes: number; readonly minOrder: number };
+  /** Compact recording that sets the initial state and can be replayed; null: an empty machine. */
+  readonly recordingPath: string | null;
+  readonly costs: Costs;
+  /** Full audit of the page allocator after every n-th event; 0: never. */
+  readonly auditEveryEvents: number;
+  /** Where to write the lines of the event log; null: only the digest is kept. */
+  readonly logPath: string | null;
+}
+
+/** What the host process is told at start. */
+export interface HostConfig {
+  readonly seed: number;
+  readonly listen: Address;
+  readonly device: {
+    readonly freePageHint: boolean;
+    readonly mustTellHost: boolean;
+  };
+  readonly costs: Costs;
+  readonly logPath: string | null;
+  /** Plants for tests of the checks themselves. */
+  readonly plant: { readonly acceptLateHints: boolean };
+}
+
+export interface MigrateParams {
+  readonly bandwidthBytesPerS: number;
+  readonly downtimeLimitMs: number;
+  /** When the dirty log is cleared: at the sync, or per chunk before the first send (clear_bmap). */
+  readonly clearLog: 'at-sync' | 'lazy';
+}
+
+export interface MigrationFigures {
+  readonly status: 'completed' | 'failed' | 'cancelled';
+  readonly total_ms: number;
+  readonly downtime_ms: number;
+  readonly setup_ms: number;
+  readonly transferred_bytes: number;
+  readonly normal_pages: number;
+  readonly duplicate_pages: number;
+  /** Pages that a hint kept out of the stream, at least once. */
+  readonly skipped_pages: number;
+  /** Skipped, then dirtied and sent in a later round. */
+  readonly resent_pages: number;
+  readonly dirty_sync_count: number;
+}
+
+export interface LostPage {
+  readonly pfn: number;
+  /** Everything both sides know of it, oldest first. */
+  readonly history: readonly string[];
+}
+
+/** Everything one migration gave; lab/evaluation turns it into a run of the result format. */
+export interface MigrationReport {
+  readonly migration: MigrationFigures;
+  readonly hints: {
+    readonly rounds: number;
+    readonly blocks: number;
+    readonly pages: number;
+    readonly late_pages: number;
+    readonly stale_pages: number;
+    readonly precision_at_record: number | null;
+    readonly precision_at_use: number | null;
+    readonly recall: number | null;
+  };
+  readonly memory: {
+    readonly pages: number;
+    readonly free_pages_at_end: number;
+    readonly wasted_pages: number;
+    readonly lost_pages: number;
+  };
+  readonly lost: readonly LostPage[];
+  readonly lock: {
+    readonly max_hold_ns: number;
+    readonly mean_hold_ns: number;
+    readonly max_nodes: number;
+  };
+  readonly guest: {
+    readonly held_pages_max: number;
+    readonly alloc_stalls: number;
+    readonly alloc_failures: number;
+    readonly hinting_cpu_ns: number;
+  };
+}
+
+export interface HostStatus {
+  readonly now_ns: number;
+  readonly ram_pages: number;
+  /** Balloon: what the host asks for and what the driver says it gave, in pages. */
+  readonly num_pages: number;
+  readonly actual_pages: number;
+  readonly protocol_violations: number;
+  /** Named counters of guest (`guest.*`) and device (`device.*`). */
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+/** Commands of the laboratory to the host process; each is answered once. */
+export interface HostCommands {
+  /** Listen; resolves with the bound address (port 0 is filled in). */
+  listen: { params: HostConfig; result: Address };
+  /** Wait for the guest's hello. */
+  accept: { params: null; result: { ramPages: number; vcpus: number } };
+  /** Let virtual time pass to this instant. */
+  runUntil: { params: { at_ns: number }; result: HostStatus };
+  /** Type a line on the guest's console. */
+  console: { params: { line: string }; result: null };
+  /** Balloon target: pages the balloon should hold. */
+  balloon: { params: { target_pages: number }; result: null };
+  migrate: { params: MigrateParams; result: MigrationReport };
+  status: { params: null; result: HostStatus };
+  /** Full audit of the guest: empty when all is well. */
+  verify: { params: null; result: readonly string[] };
+  /** End of the run: both processes exit after it. */
+  finish: {
+    params: null;
+    result: { event_log_sha256: string; peak_rss_bytes: { guest: number; host: number } };
+  };
+}
+
+export type HostCommandName = keyof HostCommands;
+
+export interface ControlRequest {
+  readonly id: number;
+  readonly command: HostCommandName;
+  readonly params: unknown;
+}
+export type ControlReply =
+  | { readonly id: number; readonly result: unknown }
+  | { readonly id: number; readonly error: { readonly code: string; readonly message: string } };
+/** Unasked for: how far the run is. */
+export interface ControlProgress {
+  readonly progress: { readonly what: string; readonly done: number; readonly total: number };
+}

@@ -1,0 +1,314 @@
+/**
+ * Every message that crosses the channel, in one table. Types, validators, the layout hash of the
+ * hello and docs/messages.md derive from it. On the wire a message is a positional array
+ * `[id, field, field, …]`; a frame is one array of messages.
+ *
+ * The host is the master: each frame it sends is answered by exactly one frame of the guest.
+ * "posted" messages need no reply of their own and travel with the next request.
+ */
+
+/** What a field may hold; the bounds are checked before anything looks at the value. */
+export type FieldKind =
+  | 'u8'
+  | 'u16'
+  | 'u32'
+  | 'bool'
+  /** Integer in 0 … 2^53−1: virtual nanoseconds or a guest physical address. */
+  | 'u53'
+  /** At most 4096 characters. */
+  | 'str'
+  /** Bytes; a view of the receive buffer: copy what is kept. */
+  | 'bin'
+  /** Flat list `[name, number, name, number, …]`, at most 512 pairs. */
+  | 'counters'
+  /** At most 256 strings. */
+  | 'lines';
+
+interface Shape {
+  readonly id: number;
+  readonly group: 'session' | 'vcpu' | 'console' | 'virtio' | 'memory' | 'oracle';
+  /** Who may send it. */
+  readonly from: 'host' | 'guest' | 'both';
+  readonly fields: Readonly<Record<string, FieldKind>>;
+  readonly doc: string;
+}
+
+export const MESSAGES = {
+  hello: {
+    id: 1,
+    group: 'session',
+    from: 'both',
+    fields: {
+      version: 'u32',
+      layout: 'u32',
+      role: 'str',
+      page_size: 'u32',
+      record_size: 'u32',
+      ram_pages: 'u32',
+      vcpus: 'u16',
+    },
+    doc: 'First message of each side. The host sends 0 for what only the guest knows.',
+  },
+  bye: { id: 2, group: 'session', from: 'both', fields: {}, doc: 'The session ends in order.' },
+  error: {
+    id: 3,
+    group: 'session',
+    from: 'both',
+    fields: { code: 'str', message: 'str' },
+    doc: 'The session ends: why, in one line.',
+  },
+
+  run: {
+    id: 10,
+    group: 'vcpu',
+    from: 'host',
+    fields: { until_ns: 'u53', notify_ns: 'u53' },
+    doc: 'Run the vCPUs until that time; a notification at t shortens it to t + notify_ns. Answered by exit.',
+  },
+  exit: {
+    id: 11,
+    group: 'vcpu',
+    from: 'guest',
+    fields: { at_ns: 'u53', reason: 'u8' },
+    doc: 'The vCPUs stopped; last message of its frame. Reasons: see ExitReason.',
+  },
+  irq: {
+    id: 12,
+    group: 'vcpu',
+    from: 'host',
+    fields: { vector: 'u16' },
+    doc: 'Posted. Interrupt: the queue whose used ring grew, or CONFIG_VECTOR.',
+  },
+
+  console: {
+    id: 15,
+    group: 'console',
+    from: 'host',
+    fields: { line: 'str' },
+    doc: 'Posted. A line typed on the serial console: starts and stops workloads.',
+  },
+
+  getDeviceInfo: { id: 20, group: 'virtio', from: 'guest', fields: {}, doc: 'Answered by deviceInfo.' },
+  deviceInfo: {
+    id: 21,
+    group: 'virtio',
+    from: 'host',
+    fields: { device_id: 'u32', queue_count: 'u16', config_size: 'u32' },
+    doc: 'What sits on the transport.',
+  },
+  getDeviceFeatures: { id: 22, group: 'virtio', from: 'guest', fields: {}, doc: 'Answered by deviceFeatures.' },
+  deviceFeatures: {
+    id: 23,
+    group: 'virtio',
+    from: 'host',
+    fields: { low: 'u32', high: 'u32' },
+    doc: 'Offered feature bits 0–31 and 32–63.',
+  },
+  setDriverFeatures: {
+    id: 24,
+    group: 'virtio',
+    from: 'guest',
+    fields: { low: 'u32', high: 'u32' },
+    doc: 'Posted. Accepted feature bits.',
+  },
+  getStatus: { id: 25, group: 'virtio', from: 'guest', fields: {}, doc: 'Answered by status.' },
+  status: { id: 26, group: 'virtio', from: 'host', fields: { status: 'u8' }, doc: 'Device status.' },
+  setStatus: { id: 27, group: 'virtio', from: 'guest', fields: { status: 'u8' }, doc: 'Posted; 0 resets.' },
+  getConfig: {
+    id: 28,
+    group: 'virtio',
+    from: 'guest',
+    fields: { offset: 'u32', length: 'u32' },
+    doc: 'Answered by config.',
+  },
+  config: {
+    id: 29,
+    group: 'virtio',
+    from: 'host',
+    fields: { generation: 'u32', data: 'bin' },
+    doc: 'Bytes of the configuration space; empty when the range is outside it.',
+  },
+  setConfig: {
+    id: 30,
+    group: 'virtio',
+    from: 'guest',
+    fields: { offset: 'u32', data: 'bin' },
+    doc: 'Posted. Driver writes configuration space.',
+  },
+  getQueue: { id: 31, group: 'virtio', from: 'guest', fields: { index: 'u16' }, doc: 'Answered by queue.' },
+  queue: {
+    id: 32,
+    group: 'virtio',
+    from: 'host',
+    fields: { index: 'u16', max_size: 'u16' },
+    doc: 'max_size 0: there is no such queue.',
+  },
+  setQueue: {
+    id: 33,
+    group: 'virtio',
+    from: 'guest',
+    fields: { index: 'u16', size: 'u16', desc_gpa: 'u53', avail_gpa: 'u53', used_gpa: 'u53' },
+    doc: 'Posted. Configures and enables a queue.',
+  },
+  resetQueue: { id: 34, group: 'virtio', from: 'guest', fields: { index: 'u16' }, doc: 'Posted.' },
+  avail: {
+    id: 35,
+    group: 'virtio',
+    from: 'guest',
+    fields: {
+      queue: 'u16',
+      /** u16 per chain. */
+      heads: 'bin',
+      /** f64 per chain: when it was notified, ns. */
+      at_ns: 'bin',
+      /** u32 per chain: bytes of its device-readable part. */
+      out_bytes: 'bin',
+      /** The readable bytes of all chains, one after the other. */
+      out: 'bin',
+      /** u16 per chain: number of its device-writable segments. */
+      in_count: 'bin',
+      /** f64 per segment of all chains. */
+      in_gpa: 'bin',
+      /** u32 per segment of all chains, bytes. */
+      in_bytes: 'bin',
+    },
+    doc: 'Posted. Newly available chains, structure of arrays, little-endian.',
+  },
+  used: {
+    id: 36,
+    group: 'virtio',
+    from: 'host',
+    fields: { queue: 'u16', /** u16 per chain. */ heads: 'bin', /** u32 per chain. */ written_bytes: 'bin' },
+    doc: 'Posted. Chains that the device has used.',
+  },
+  configChanged: {
+    id: 37,
+    group: 'virtio',
+    from: 'host',
+    fields: { generation: 'u32' },
+    doc: 'Posted. Configuration change notification.',
+  },
+
+  read: {
+    id: 40,
+    group: 'memory',
+    from: 'host',
+    fields: { /** u32 pairs: first PFN, count. */ ranges: 'bin' },
+    doc: 'Answered by records.',
+  },
+  records: {
+    id: 41,
+    group: 'memory',
+    from: 'guest',
+    fields: { /** record_size bytes per page. */ data: 'bin' },
+    doc: 'Content records, in the order asked for.',
+  },
+  write: {
+    id: 42,
+    group: 'memory',
+    from: 'host',
+    fields: { ranges: 'bin', data: 'bin' },
+    doc: 'Posted. The device writes guest memory: content records.',
+  },
+  discard: {
+    id: 43,
+    group: 'memory',
+    from: 'host',
+    fields: { ranges: 'bin' },
+    doc: 'Posted. The host gives up the backing of pages: they read as zero.',
+  },
+  dirtyLogEnable: {
+    id: 44,
+    group: 'memory',
+    from: 'host',
+    fields: { enabled: 'bool' },
+    doc: 'Posted. Starts with all bits clear.',
+  },
+  getDirtyLog: {
+    id: 45,
+    group: 'memory',
+    from: 'host',
+    fields: { clear: 'bool' },
+    doc: 'Answered by dirtyLog; clear = get and clear in one step (KVM without manual protect).',
+  },
+  dirtyLog: { id: 46, group: 'memory', from: 'guest', fields: { bits: 'bin' }, doc: 'One bit per page.' },
+  clearDirtyLog: {
+    id: 47,
+    group: 'memory',
+    from: 'host',
+    fields: { ranges: 'bin' },
+    doc: 'Posted. KVM_CLEAR_DIRTY_LOG.',
+  },
+
+  getFreeSet: { id: 50, group: 'oracle', from: 'host', fields: {}, doc: 'Answered by freeSet.' },
+  freeSet: {
+    id: 51,
+    group: 'oracle',
+    from: 'guest',
+    fields: { bits: 'bin' },
+    doc: 'One bit per page that nobody uses: buddy, per-CPU lists, blocks held for hinting.',
+  },
+  verify: { id: 52, group: 'oracle', from: 'host', fields: {}, doc: 'Full audit of the guest; answered by verified.' },
+  verified: {
+    id: 53,
+    group: 'oracle',
+    from: 'guest',
+    fields: { problems: 'lines' },
+    doc: 'Empty: every page has exactly one owner and all counts agree.',
+  },
+  getStatistics: { id: 54, group: 'oracle', from: 'host', fields: {}, doc: 'Answered by statistics.' },
+  statistics: {
+    id: 55,
+    group: 'oracle',
+    from: 'guest',
+    fields: { counters: 'counters' },
+    doc: 'mm, driver and hinting counters.',
+  },
+  getHistory: { id: 56, group: 'oracle', from: 'host', fields: { pfn: 'u32' }, doc: 'Answered by history.' },
+  history: {
+    id: 57,
+    group: 'oracle',
+    from: 'guest',
+    fields: { lines: 'lines' },
+    doc: 'What the guest knows of one page: its last allocation, hints and writes.',
+  },
+  getGuestDigest: { id: 58, group: 'oracle', from: 'host', fields: {}, doc: 'Answered by guestDigest.' },
+  guestDigest: { id: 59, group: 'oracle', from: 'guest', fields: { sha256: 'str' }, doc: 'Event log digest.' },
+} as const satisfies Readonly<Record<string, Shape>>;
+
+export type MessageName = keyof typeof MESSAGES;
+
+interface ValueOf {
+  u8: number;
+  u16: number;
+  u32: number;
+  u53: number;
+  bool: boolean;
+  str: string;
+  bin: Uint8Array;
+  counters: (string | number)[];
+  lines: string[];
+}
+
+/** One message as code sees it: `{name: 'run', until_ns, notify_ns}`. */
+export type Message<N extends MessageName = MessageName> = N extends MessageName
+  ? { readonly name: N } & {
+      readonly [F in keyof (typeof MESSAGES)[N]['fields']]: ValueOf[(typeof MESSAGES)[N]['fields'][F] &
+        FieldKind];
+    }
+  : never;
+
+export const PROTOCOL_VERSION = 1;
+
+/** `irq.vector` of a configuration change. */
+export const CONFIG_VECTOR = 0xffff;
+
+export const ExitReason = {
+  /** The granted time was reached. */
+  UNTIL: 0,
+  /** A queue was notified; the guest ran on for notify_ns. */
+  NOTIFY: 1,
+  /** The driver waits for the answer to the virtio message before this one. */
+  ACCESS: 2,
+} as const;
+export type ExitReason = (typeof ExitReason)[keyof typeof ExitReason];
