@@ -1,0 +1,125 @@
+/**
+ * The vCPUs: kernel threads, a workload, and the virtual time they share. A thread's CPU time is
+ * uninterrupted (a stock kernel without preemption); the workload runs where a vCPU is idle.
+ */
+import type { Message } from '../../protocol/index.ts';
+import { assert, EventQueue, type Nanoseconds } from '../../shared/index.ts';
+import type { Kthread } from './kthread.ts';
+
+/** What user space does: a stream of memory events in time order. */
+export interface Workload {
+  /** When its next event happens if a vCPU is free from `freeAt` on; Infinity when it is over. */
+  nextAt(freeAt: Nanoseconds): Nanoseconds;
+  /** Do every event that happens by `until`; returns the time of the last one. */
+  advance(freeAt: Nanoseconds, until: Nanoseconds): Nanoseconds;
+}
+
+/** Why the vCPUs stopped. */
+export type StopReason =
+  | { readonly kind: 'until' }
+  | { readonly kind: 'notify' }
+  | { readonly kind: 'access'; readonly message: Message };
+
+export class Scheduler {
+  now: Nanoseconds = 0;
+  /** CPU time of all kernel threads so far. */
+  kthreadCpuNs = 0;
+  readonly #events = new EventQueue<() => void>();
+  readonly #busyUntil: Float64Array;
+  #workload: Workload | null = null;
+  #pendingAccess: { message: Message; resume: (reply: Message) => void } | null = null;
+  #limit: Nanoseconds = 0;
+  #notified = false;
+  #notifyNs: Nanoseconds = 0;
+
+  constructor(vcpuCount: number) {
+    assert(vcpuCount >= 1, 'a machine has at least one vCPU');
+    this.#busyUntil = new Float64Array(vcpuCount);
+  }
+
+  setWorkload(workload: Workload | null): void {
+    this.#workload = workload;
+  }
+
+  spawn(body: () => Kthread): void {
+    const thread = body();
+    this.#events.schedule(this.now, () => this.#step(thread, undefined));
+  }
+
+  /** The grant shortens: the host handles the notification `notifyNs` from now. */
+  notify(): void {
+    this.#notified = true;
+    this.#limit = Math.min(this.#limit, this.now + this.#notifyNs);
+  }
+
+  /** True while a thread waits for the answer to its device access. */
+  get accessPending(): boolean {
+    return this.#pendingAccess !== null;
+  }
+
+  completeAccess(reply: Message): void {
+    const pending = this.#pendingAccess;
+    assert(pending !== null, 'a device access is pending');
+    this.#pendingAccess = null;
+    pending.resume(reply);
+  }
+
+  /** Run until that time, a notification plus its latency, or a device access. */
+  run(untilNs: Nanoseconds, notifyNs: Nanoseconds): StopReason {
+    assert(!this.accessPending, 'a vCPU that waits for the host does not run');
+    this.#limit = Math.max(untilNs, this.now);
+    this.#notifyNs = notifyNs;
+    this.#notified = false;
+    for (;;) {
+      const eventAt = this.#events.nextAt;
+      const freeAt = this.#idleFrom();
+      const workAt = this.#workload?.nextAt(freeAt) ?? Number.POSITIVE_INFINITY;
+      if (Math.min(eventAt, workAt) > this.#limit) break;
+      if (eventAt <= workAt) {
+        this.now = Math.max(this.now, eventAt);
+        this.#events.take()!.value();
+        const access = this.#pendingAccess as { message: Message } | null;
+        if (access) return { kind: 'access', message: access.message };
+      } else {
+        this.now = this.#workload!.advance(freeAt, Math.min(eventAt, this.#limit));
+      }
+    }
+    this.now = this.#limit;
+    return { kind: this.#notified ? 'notify' : 'until' };
+  }
+
+  /** When a vCPU is next free for the workload: the scheduler moves it away from a busy one. */
+  #idleFrom(): Nanoseconds {
+    let free = Number.POSITIVE_INFINITY;
+    for (const busy of this.#busyUntil) free = Math.min(free, busy);
+    return Math.max(free, this.now);
+  }
+
+  #step(thread: Kthread, input: Message | undefined): void {
+    const { value, done } = thread.next(input);
+    if (done) return;
+    const resume = (): void => this.#step(thread, undefined);
+    switch (value.kind) {
+      case 'cpu': {
+        const end = Math.max(this.now, this.#busyUntil[0]!) + Math.round(value.ns);
+        this.#busyUntil[0] = end;
+        this.kthreadCpuNs += Math.round(value.ns);
+        this.#events.schedule(end, resume);
+        return;
+      }
+      case 'sleep':
+        this.#events.schedule(this.now + Math.round(value.ns), resume);
+        return;
+      case 'wait':
+        value.queue.add(() => this.#events.schedule(this.now, resume));
+        return;
+      case 'access':
+        assert(this.#pendingAccess === null, 'one device access at a time');
+        this.#pendingAccess = {
+          message: value.message,
+          resume: (reply) => this.#events.schedule(this.now, () => this.#step(thread, reply)),
+        };
+        return;
+    }
+  }
+}

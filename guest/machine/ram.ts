@@ -1,0 +1,149 @@
+/**
+ * Guest RAM as a content record per page: a 32-bit tag, 0 for the zero page and anything else for
+ * "that content". Pages that a device really reads (rings, buffers) are backed by bytes as well;
+ * their tag changes whenever the bytes do.
+ */
+import { assert, Bitmap, type Gpa, PAGE_SIZE_BYTES, type Pfn } from '../../shared/index.ts';
+import { DirtyLog } from './dirty-log.ts';
+
+export const ZERO_TAG = 0;
+/** Content of a page filled with PAGE_POISON (0xaa bytes). */
+export const POISON_TAG = 0xaaaaaaaa;
+/** Bytes of one content record on the channel. */
+export const RECORD_SIZE_BYTES = 4;
+
+export class Ram {
+  readonly pageCount: number;
+  readonly tags: Uint32Array;
+  readonly dirtyLog: DirtyLog;
+  /** Pages that the host has never had to back with memory; a first write costs a host fault. */
+  readonly untouched: Bitmap;
+  /** First touches so far: what changes while an operation runs is its number of host faults. */
+  hostFaultCount = 0;
+  #nextTag = 1;
+  /** Byte-backed regions by each of their frames: region bytes and the frame's offset in them. */
+  readonly #bytes = new Map<Pfn, Uint8Array>();
+
+  constructor(pageCount: number) {
+    this.pageCount = pageCount;
+    this.tags = new Uint32Array(pageCount);
+    this.dirtyLog = new DirtyLog(pageCount);
+    this.untouched = new Bitmap(pageCount);
+    this.untouched.setAll();
+  }
+
+  /** The guest writes new data, different from all before it, into one page. */
+  write(pfn: Pfn): void {
+    this.tags[pfn] = this.#takeTag();
+    this.#touch(pfn);
+    this.dirtyLog.mark(pfn);
+  }
+
+  /** The guest fills pages with zeroes or with the poison pattern. */
+  fill(pfn: Pfn, pageCount: number, tag: typeof ZERO_TAG | typeof POISON_TAG): void {
+    this.tags.fill(tag, pfn, pfn + pageCount);
+    if (pageCount === 1) this.#touch(pfn);
+    else this.#touchRange(pfn, pageCount);
+    this.dirtyLog.markRange(pfn, pageCount);
+  }
+
+  /** The host gave up the backing: the page reads as zero. Not a guest write, so not logged. */
+  discard(pfn: Pfn, pageCount: number): void {
+    this.tags.fill(ZERO_TAG, pfn, pfn + pageCount);
+    this.untouched.setRange(pfn, pageCount);
+    for (let i = pfn; i < pfn + pageCount; i++) this.#bytes.get(i)?.fill(0);
+  }
+
+  /** A device wrote the record of a page: by DMA, so it is logged. */
+  setRecord(pfn: Pfn, tag: number): void {
+    this.tags[pfn] = tag;
+    this.#touch(pfn);
+    this.dirtyLog.mark(pfn);
+  }
+
+  /** Content before the run began; neither a write nor a touch. */
+  setInitial(pfn: Pfn, zero: boolean, untouched: boolean): void {
+    this.tags[pfn] = zero ? ZERO_TAG : this.#takeTag();
+    if (!untouched) this.untouched.clear(pfn);
+  }
+
+  /**
+   * Back a contiguous range with bytes and return them, live. After changing them call
+   * `touchBytes`; give the pages back with `dropBytes` before they are freed.
+   */
+  bytesOf(pfn: Pfn, pageCount: number): Uint8Array {
+    const region = new Uint8Array(pageCount * PAGE_SIZE_BYTES);
+    for (let i = 0; i < pageCount; i++) {
+      assert(!this.#bytes.has(pfn + i), 'a frame is in one byte-backed region at most');
+      this.#bytes.set(
+        pfn + i,
+        region.subarray(i * PAGE_SIZE_BYTES, (i + 1) * PAGE_SIZE_BYTES),
+      );
+      this.write(pfn + i);
+    }
+    return region;
+  }
+
+  dropBytes(pfn: Pfn, pageCount: number): void {
+    for (let i = 0; i < pageCount; i++) this.#bytes.delete(pfn + i);
+  }
+
+  /** The bytes of these frames were changed through a view. */
+  touchBytes(pfn: Pfn, pageCount = 1): void {
+    for (let i = 0; i < pageCount; i++) this.write(pfn + i);
+  }
+
+  /** Bytes at an address, or null where guest memory there is not byte-backed or not there. */
+  readBytes(gpa: Gpa, lengthBytes: number): Uint8Array | null {
+    const out = new Uint8Array(lengthBytes);
+    const whole = this.#forEachPiece(gpa, lengthBytes, (bytes, at, done) =>
+      out.set(bytes.subarray(at.start, at.end), done),
+    );
+    return whole ? out : null;
+  }
+
+  /** False, and nothing written, where guest memory there is not byte-backed or not there. */
+  writeBytes(gpa: Gpa, data: Uint8Array): boolean {
+    if (!this.#forEachPiece(gpa, data.length, () => undefined)) return false;
+    return this.#forEachPiece(gpa, data.length, (bytes, at, done) => {
+      bytes.set(data.subarray(done, done + at.end - at.start), at.start);
+      this.write(at.pfn);
+    });
+  }
+
+  #forEachPiece(
+    gpa: Gpa,
+    lengthBytes: number,
+    visit: (bytes: Uint8Array, at: { pfn: Pfn; start: number; end: number }, done: number) => void,
+  ): boolean {
+    let done = 0;
+    while (done < lengthBytes) {
+      const address = gpa + done;
+      const pfn = Math.floor(address / PAGE_SIZE_BYTES);
+      const bytes = this.#bytes.get(pfn);
+      if (!bytes) return false;
+      const start = address % PAGE_SIZE_BYTES;
+      const end = Math.min(PAGE_SIZE_BYTES, start + lengthBytes - done);
+      visit(bytes, { pfn, start, end }, done);
+      done += end - start;
+    }
+    return true;
+  }
+
+  #takeTag(): number {
+    const tag = this.#nextTag;
+    this.#nextTag = this.#nextTag === POISON_TAG - 1 ? 1 : this.#nextTag + 1;
+    return tag;
+  }
+
+  #touch(pfn: Pfn): void {
+    if (!this.untouched.get(pfn)) return;
+    this.untouched.clear(pfn);
+    this.hostFaultCount++;
+  }
+
+  #touchRange(pfn: Pfn, pageCount: number): void {
+    this.hostFaultCount += this.untouched.countRange(pfn, pageCount);
+    this.untouched.clearRange(pfn, pageCount);
+  }
+}
