@@ -88,7 +88,13 @@ export const MESSAGES = {
     doc: 'Posted. A line typed on the serial console: starts and stops workloads.',
   },
 
-  getDeviceInfo: { id: 20, group: 'virtio', from: 'guest', fields: {}, doc: 'Answered by deviceInfo.' },
+  getDeviceInfo: {
+    id: 20,
+    group: 'virtio',
+    from: 'guest',
+    fields: {},
+    doc: 'Answered by deviceInfo.',
+  },
   deviceInfo: {
     id: 21,
     group: 'virtio',
@@ -96,7 +102,13 @@ export const MESSAGES = {
     fields: { device_id: 'u32', queue_count: 'u16', config_size: 'u32' },
     doc: 'What sits on the transport.',
   },
-  getDeviceFeatures: { id: 22, group: 'virtio', from: 'guest', fields: {}, doc: 'Answered by deviceFeatures.' },
+  getDeviceFeatures: {
+    id: 22,
+    group: 'virtio',
+    from: 'guest',
+    fields: {},
+    doc: 'Answered by deviceFeatures.',
+  },
   deviceFeatures: {
     id: 23,
     group: 'virtio',
@@ -112,8 +124,20 @@ export const MESSAGES = {
     doc: 'Posted. Accepted feature bits.',
   },
   getStatus: { id: 25, group: 'virtio', from: 'guest', fields: {}, doc: 'Answered by status.' },
-  status: { id: 26, group: 'virtio', from: 'host', fields: { status: 'u8' }, doc: 'Device status.' },
-  setStatus: { id: 27, group: 'virtio', from: 'guest', fields: { status: 'u8' }, doc: 'Posted; 0 resets.' },
+  status: {
+    id: 26,
+    group: 'virtio',
+    from: 'host',
+    fields: { status: 'u8' },
+    doc: 'Device status.',
+  },
+  setStatus: {
+    id: 27,
+    group: 'virtio',
+    from: 'guest',
+    fields: { status: 'u8' },
+    doc: 'Posted; 0 resets.',
+  },
   getConfig: {
     id: 28,
     group: 'virtio',
@@ -135,7 +159,13 @@ export const MESSAGES = {
     fields: { offset: 'u32', data: 'bin' },
     doc: 'Posted. Driver writes configuration space.',
   },
-  getQueue: { id: 31, group: 'virtio', from: 'guest', fields: { index: 'u16' }, doc: 'Answered by queue.' },
+  getQueue: {
+    id: 31,
+    group: 'virtio',
+    from: 'guest',
+    fields: { index: 'u16' },
+    doc: 'Answered by queue.',
+  },
   queue: {
     id: 32,
     group: 'virtio',
@@ -178,7 +208,11 @@ export const MESSAGES = {
     id: 36,
     group: 'virtio',
     from: 'host',
-    fields: { queue: 'u16', /** u16 per chain. */ heads: 'bin', /** u32 per chain. */ written_bytes: 'bin' },
+    fields: {
+      queue: 'u16',
+      /** u16 per chain. */ heads: 'bin',
+      /** u32 per chain. */ written_bytes: 'bin',
+    },
     doc: 'Posted. Chains that the device has used.',
   },
   configChanged: {
@@ -231,7 +265,13 @@ export const MESSAGES = {
     fields: { clear: 'bool' },
     doc: 'Answered by dirtyLog; clear = get and clear in one step (KVM without manual protect).',
   },
-  dirtyLog: { id: 46, group: 'memory', from: 'guest', fields: { bits: 'bin' }, doc: 'One bit per page.' },
+  dirtyLog: {
+    id: 46,
+    group: 'memory',
+    from: 'guest',
+    fields: { bits: 'bin' },
+    doc: 'One bit per page.',
+  },
   clearDirtyLog: {
     id: 47,
     group: 'memory',
@@ -248,7 +288,13 @@ export const MESSAGES = {
     fields: { bits: 'bin' },
     doc: 'One bit per page that nobody uses: buddy, per-CPU lists, blocks held for hinting.',
   },
-  verify: { id: 52, group: 'oracle', from: 'host', fields: {}, doc: 'Full audit of the guest; answered by verified.' },
+  verify: {
+    id: 52,
+    group: 'oracle',
+    from: 'host',
+    fields: {},
+    doc: 'Full audit of the guest; answered by verified.',
+  },
   verified: {
     id: 53,
     group: 'oracle',
@@ -256,7 +302,13 @@ export const MESSAGES = {
     fields: { problems: 'lines' },
     doc: 'Empty: every page has exactly one owner and all counts agree.',
   },
-  getStatistics: { id: 54, group: 'oracle', from: 'host', fields: {}, doc: 'Answered by statistics.' },
+  getStatistics: {
+    id: 54,
+    group: 'oracle',
+    from: 'host',
+    fields: {},
+    doc: 'Answered by statistics.',
+  },
   statistics: {
     id: 55,
     group: 'oracle',
@@ -264,7 +316,13 @@ export const MESSAGES = {
     fields: { counters: 'counters' },
     doc: 'mm, driver and hinting counters.',
   },
-  getHistory: { id: 56, group: 'oracle', from: 'host', fields: { pfn: 'u32' }, doc: 'Answered by history.' },
+  getHistory: {
+    id: 56,
+    group: 'oracle',
+    from: 'host',
+    fields: { pfn: 'u32' },
+    doc: 'Answered by history.',
+  },
   history: {
     id: 57,
     group: 'oracle',
@@ -272,8 +330,20 @@ export const MESSAGES = {
     fields: { lines: 'lines' },
     doc: 'What the guest knows of one page: its last allocation, hints and writes.',
   },
-  getGuestDigest: { id: 58, group: 'oracle', from: 'host', fields: {}, doc: 'Answered by guestDigest.' },
-  guestDigest: { id: 59, group: 'oracle', from: 'guest', fields: { sha256: 'str' }, doc: 'Event log digest.' },
+  getGuestDigest: {
+    id: 58,
+    group: 'oracle',
+    from: 'host',
+    fields: {},
+    doc: 'Answered by guestDigest.',
+  },
+  guestDigest: {
+    id: 59,
+    group: 'oracle',
+    from: 'guest',
+    fields: { sha256: 'str' },
+    doc: 'Event log digest.',
+  },
 } as const satisfies Readonly<Record<string, Shape>>;
 
 export type MessageName = keyof typeof MESSAGES;
