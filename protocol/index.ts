@@ -1,0 +1,12 @@
+export * from './balloon.ts';
+export * from './bulk.ts';
+export * from './control.ts';
+export * from './ipc/address.ts';
+export * from './ipc/channel.ts';
+export { encodeFrame, FrameReader, MAX_FRAME_BYTES } from './ipc/frame.ts';
+export { type GuestFacts, type Hello, MAX_RAM_PAGES } from './ipc/hello.ts';
+export { decodeMessage, encodeMessage, layoutHash } from './ipc/validate.ts';
+export * from './messages.ts';
+export * from './ring.ts';
+export * from './struct.ts';
+export * from './virtio.ts';

@@ -1,0 +1,141 @@
+import { Packr, RESERVE_START_SPACE, Unpackr } from 'msgpackr';
+import { assert, BallastError } from '../../shared/index.ts';
+import type { Message } from '../messages.ts';
+import { checkShape, MAX_MESSAGES_PER_FRAME } from './shape.ts';
+import { decodeMessage, encodeMessage, type Sender } from './validate.ts';
+
+/**
+ * A frame: its length as u32, little-endian, then one msgpack array of positional messages. The
+ * length is checked before anything is allocated, and the buffer of an unfinished frame grows with
+ * the bytes that arrive, never with the bytes that are promised.
+ */
+
+export const MAX_FRAME_BYTES = 64 * 1024 * 1024;
+const PREFIX_BYTES = 4;
+/** A buffer that a large frame has grown beyond this is given back after it. */
+const KEEP_BYTES = 4 * 1024 * 1024;
+
+const packr = new Packr({ useRecords: false });
+const viewing = new Unpackr({ useRecords: false, int64AsType: 'number' });
+const copying = new Unpackr({ useRecords: false, int64AsType: 'number', copyBuffers: true });
+
+/** What becomes of a decoded `bin`: a view of the frame's bytes, or a copy that may be kept. */
+export type BinMode = 'view' | 'copy';
+
+/** A whole frame, length prefix included, ready to be written. */
+export function encodeFrame(messages: readonly Message[]): Uint8Array {
+  assert(messages.length <= MAX_MESSAGES_PER_FRAME, 'a frame holds at most 4096 messages');
+  const frame: Uint8Array = packr.pack(
+    messages.map(encodeMessage),
+    RESERVE_START_SPACE | PREFIX_BYTES,
+  );
+  const length = frame.length - PREFIX_BYTES;
+  if (length > MAX_FRAME_BYTES) throw tooLarge(length);
+  for (let i = 0; i < PREFIX_BYTES; i++) frame[i] = (length >>> (8 * i)) & 0xff;
+  return frame;
+}
+
+/**
+ * The messages of a frame's payload, `bytes[start … end)`. Throws BallastError FRAME_MALFORMED,
+ * MESSAGE_INVALID or MESSAGE_UNEXPECTED.
+ */
+export function decodeFrame(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  sender: Sender,
+  bins: BinMode,
+): Message[] {
+  checkShape(bytes, start, end);
+  const decoder = bins === 'view' ? viewing : copying;
+  const decoded: unknown[] = decoder.unpack(bytes, { start, end });
+  return decoded.map((message) => decodeMessage(message, sender));
+}
+
+export type FrameSink = (bytes: Uint8Array, start: number, end: number) => void;
+
+/**
+ * Cuts a byte stream into frames. A frame that lies whole in a chunk is handed on in place; the
+ * rest is gathered in one buffer that is used again. Bytes are valid until the sink returns.
+ */
+export class FrameReader {
+  readonly #sink: FrameSink;
+  readonly #maxFrameBytes: number;
+  #buffer = new Uint8Array(0);
+  #used = 0;
+
+  constructor(sink: FrameSink, maxFrameBytes = MAX_FRAME_BYTES) {
+    this.#sink = sink;
+    this.#maxFrameBytes = maxFrameBytes;
+  }
+
+  /** Bytes of a frame that has not arrived whole. */
+  get pendingBytes(): number {
+    return this.#used;
+  }
+
+  /** Bytes held for unfinished frames, used or not. */
+  get bufferBytes(): number {
+    return this.#buffer.length;
+  }
+
+  /** Throws BallastError FRAME_TOO_LARGE or FRAME_MALFORMED, or what the sink throws: the stream is lost. */
+  push(chunk: Uint8Array): void {
+    let at = this.#used === 0 ? 0 : this.#complete(chunk, 0);
+    while (this.#used === 0 && chunk.length - at >= PREFIX_BYTES) {
+      const start = at + PREFIX_BYTES;
+      const end = start + this.#lengthAt(chunk, at);
+      if (end > chunk.length) break;
+      this.#sink(chunk, start, end);
+      at = end;
+    }
+    if (at < chunk.length) this.#gather(chunk, at, chunk.length);
+  }
+
+  /** Finishes the frame in the buffer, if the chunk has enough; returns where the next one begins. */
+  #complete(chunk: Uint8Array, from: number): number {
+    let at = from;
+    if (this.#used < PREFIX_BYTES) {
+      at = Math.min(chunk.length, at + PREFIX_BYTES - this.#used);
+      this.#gather(chunk, from, at);
+      if (this.#used < PREFIX_BYTES) return at;
+    }
+    const frameBytes = PREFIX_BYTES + this.#lengthAt(this.#buffer, 0);
+    const rest = at;
+    at = Math.min(chunk.length, at + frameBytes - this.#used);
+    this.#gather(chunk, rest, at);
+    if (this.#used < frameBytes) return at;
+    this.#used = 0;
+    const buffer = this.#buffer;
+    if (buffer.length > KEEP_BYTES) this.#buffer = new Uint8Array(0);
+    this.#sink(buffer, PREFIX_BYTES, frameBytes);
+    return at;
+  }
+
+  #lengthAt(bytes: Uint8Array, at: number): number {
+    const length =
+      (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
+    if (length > this.#maxFrameBytes) throw tooLarge(length, this.#maxFrameBytes);
+    if (length === 0)
+      throw new BallastError('FRAME_MALFORMED', 'frame: expected bytes, found none');
+    return length;
+  }
+
+  #gather(chunk: Uint8Array, from: number, to: number): void {
+    const needed = this.#used + (to - from);
+    if (needed > this.#buffer.length) {
+      const grown = new Uint8Array(Math.max(needed, 2 * this.#buffer.length));
+      grown.set(this.#buffer.subarray(0, this.#used));
+      this.#buffer = grown;
+    }
+    this.#buffer.set(chunk.subarray(from, to), this.#used);
+    this.#used = needed;
+  }
+}
+
+function tooLarge(length: number, max = MAX_FRAME_BYTES): BallastError {
+  return new BallastError(
+    'FRAME_TOO_LARGE',
+    `frame of ${length} bytes: at most ${max} are accepted`,
+  );
+}
