@@ -25,10 +25,9 @@ export type BinMode = 'view' | 'copy';
 /** A whole frame, length prefix included, ready to be written. */
 export function encodeFrame(messages: readonly Message[]): Uint8Array {
   assert(messages.length <= MAX_MESSAGES_PER_FRAME, 'a frame holds at most 4096 messages');
-  const frame: Uint8Array = packr.pack(
-    messages.map(encodeMessage),
-    RESERVE_START_SPACE | PREFIX_BYTES,
-  );
+  const packed = packr.pack(messages.map(encodeMessage), RESERVE_START_SPACE | PREFIX_BYTES);
+  // A plain Uint8Array, so that `slice` of what is decoded from it copies; Buffer's does not.
+  const frame = new Uint8Array(packed.buffer, packed.byteOffset, packed.length);
   const length = frame.length - PREFIX_BYTES;
   if (length > MAX_FRAME_BYTES) throw tooLarge(length);
   for (let i = 0; i < PREFIX_BYTES; i++) frame[i] = (length >>> (8 * i)) & 0xff;
