@@ -1,0 +1,96 @@
+import type { Command } from 'commander';
+import type { StrategyName } from '../../protocol/control.ts';
+import { formatAddress, parseAddress } from '../../protocol/index.ts';
+import { ExitStatus } from '../../shared/index.ts';
+import { Child, describeDeath } from '../machine/child.ts';
+import { onExit } from '../machine/cleanup.ts';
+import { guestConfig } from '../machine/launch.ts';
+import { launchOptionsOf } from '../runner/run.ts';
+import { loadScenario } from '../scenario/load.ts';
+import type { Scenario } from '../scenario/scenario.ts';
+import { GUEST_GUIDE, HOST_GUIDE } from './guide.ts';
+import { collect, parseSeed, parseStrategy } from './options.ts';
+import { complain } from './output.ts';
+import { type SimulationFlags, simulate } from './run.ts';
+
+/** `ballast host` and `ballast guest`: each process by hand, on any socket, on one machine or two. */
+
+interface HandFlags extends Omit<SimulationFlags, 'strategies' | 'jobs'> {
+  readonly strategy?: StrategyName;
+}
+
+export function addHostCommand(program: Command, done: (status: number) => void): void {
+  const command = program
+    .command('host')
+    .description('the hypervisor alone: waits for one guest, then runs the steps of the scenario')
+    .argument('<scenario>', 'as for run')
+    .requiredOption('--listen <address>', 'unix:/path or tcp:host:port');
+  addHandOptions(command)
+    .option('--json <file>', 'write the results; - writes them to stdout')
+    .addHelpText('after', HOST_GUIDE)
+    .action(async (argument: string, flags: HandFlags & { listen: string }) => {
+      const listen = parseAddress(flags.listen);
+      const scenario = await loadForOne(argument, flags);
+      const onListening = (address: typeof listen) => {
+        const text = formatAddress(address);
+        complain(
+          `waiting for a guest at ${text}; start it with: ballast guest ${argument} --strategy ${scenario.strategies[0]} --connect ${text}`,
+        );
+      };
+      done(await simulate('host', scenario, flags, { listen, onListening }));
+    });
+}
+
+export function addGuestCommand(program: Command, done: (status: number) => void): void {
+  const command = program
+    .command('guest')
+    .description('the guest alone: connects to a host that waits for it')
+    .argument('<scenario>', 'the same as the host was given')
+    .requiredOption('--connect <address>', 'unix:/path or tcp:host:port');
+  addHandOptions(command)
+    .addHelpText('after', GUEST_GUIDE)
+    .action(async (argument: string, flags: HandFlags & { connect: string }) => {
+      const connect = parseAddress(flags.connect);
+      const scenario = await loadForOne(argument, flags);
+      done(await runGuest(scenario, flags, connect));
+    });
+}
+
+function addHandOptions(command: Command): Command {
+  return command
+    .option('--strategy <name>', "hinting strategy (default: the scenario's first)", parseStrategy)
+    .option('--seed <n>', 'seed of everything that is random', parseSeed)
+    .option('--set <key=value>', 'override a key of the scenario; repeatable', collect, [])
+    .option('--log <dir>', 'write the event log');
+}
+
+function loadForOne(argument: string, flags: HandFlags): Promise<Scenario> {
+  return loadScenario(argument, {
+    overrides: flags.set,
+    ...(flags.strategy ? { strategies: [flags.strategy] } : {}),
+    ...(flags.seed === undefined ? {} : { seed: flags.seed }),
+  }).then((scenario) => ({ ...scenario, strategies: scenario.strategies.slice(0, 1) }));
+}
+
+async function runGuest(
+  scenario: Scenario,
+  flags: HandFlags,
+  connect: ReturnType<typeof parseAddress>,
+): Promise<number> {
+  const options = {
+    ...launchOptionsOf(scenario, scenario.strategies[0] ?? 'none'),
+    ...(flags.log ? { logDirectory: flags.log } : {}),
+  };
+  const child = new Child('guest', () => {});
+  const withdraw = onExit(() => child.kill());
+  child.send({ connect, config: guestConfig(options, scenario.recording) } as never);
+  const death = await child.died;
+  withdraw();
+  if (death.code === ExitStatus.OK) return ExitStatus.OK;
+  complain(
+    death.code !== null && death.lastWords
+      ? death.lastWords.replace(/^ballast( guest)?: /, '')
+      : describeDeath(death).message,
+  );
+  return death.code === ExitStatus.BAD_INPUT ? ExitStatus.BAD_INPUT : ExitStatus.PEER_LOST;
+}

@@ -1,0 +1,141 @@
+import { mkdirSync } from 'node:fs';
+import { mkdtemp } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { resolve } from 'node:path';
+import type {
+  Address,
+  GuestConfig,
+  HostConfig,
+  MmOptions,
+  StrategyName,
+} from '../../protocol/control.ts';
+import { BallastError, type Costs, DEFAULT_COSTS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import { DEFAULTS } from '../scenario/load.ts';
+import { resolveRecording } from '../scenario/recordings.ts';
+import type { RecordingFacts } from '../scenario/scenario.ts';
+import { onExit, removeFolder } from './cleanup.ts';
+import { Control, type Progress } from './control.ts';
+import { Machine } from './machine.ts';
+
+/** Starts the pair of processes, for the runner and for other people's integration tests. */
+
+export interface LaunchOptions {
+  /** A recording's name, compact file or folder: sets memory, vCPUs and mm options. */
+  readonly recording?: string | RecordingFacts;
+  /** Without a recording: 256 MiB. */
+  readonly memoryBytes?: number;
+  readonly vcpus?: number;
+  readonly seed?: number;
+  readonly mm?: Partial<MmOptions>;
+  /** How the guest finds free pages to hint. Default: none. */
+  readonly strategy?: StrategyName;
+  readonly iterate?: { readonly budgetNodes?: number; readonly minOrder?: number };
+  readonly device?: { readonly freePageHint?: boolean; readonly mustTellHost?: boolean };
+  readonly costs?: Partial<Costs>;
+  readonly auditEveryEvents?: number;
+  /** Virtual time between the workload's "migrate now" and the monitor's command. */
+  readonly monitorLatencyNs?: number;
+  /** Folder for host.log and guest.log; default: only the digests are kept. */
+  readonly logDirectory?: string;
+  /** The host accepts hints of ended rounds: proves that lost pages are found. */
+  readonly acceptLateHints?: boolean;
+  /** Where the processes meet. Default: a unix socket in a new folder of the temporary directory. */
+  readonly listen?: Address;
+  /** Starts no guest: one started by hand connects to `listen`. Called when the host listens. */
+  readonly onListening?: (address: Address, guest: GuestConfig) => void;
+  readonly onProgress?: (progress: Progress) => void;
+}
+
+/**
+ * Starts both processes and waits for their hello; `boot()` is the caller's.
+ * @throws BallastError when a file is missing, the address is in use or a process dies at start.
+ */
+export async function launch(options: LaunchOptions = {}): Promise<Machine> {
+  const recording = await recordingOf(options);
+  const guest = guestConfig(options, recording);
+  if (options.logDirectory) mkdirSync(options.logDirectory, { recursive: true });
+  const folder = options.listen ? null : await mkdtemp(`${tmpdir()}/ballast-`);
+  const address = options.listen ?? { kind: 'unix', path: `${folder}/guest.sock` };
+  const control = new Control(options.onProgress ?? (() => {}));
+  const withdraw = onExit(() => {
+    control.kill();
+    if (folder) removeFolder(folder);
+  });
+  const dispose = async () => {
+    await control.stop();
+    if (folder) removeFolder(folder);
+    withdraw();
+  };
+  try {
+    const bound = await control.call('listen', hostConfig(options, address));
+    if (options.onListening) options.onListening(bound, guest);
+    else control.startGuest().send({ connect: bound, config: guest } as never);
+    const hello = await control.call('accept', null);
+    // The connection outlives its name, so nothing can be left behind from here on.
+    if (folder) removeFolder(folder);
+    return new Machine(
+      control,
+      { ...hello, recording, monitorLatencyNs: monitorLatency(options) },
+      dispose,
+    );
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
+}
+
+/** What a guest process of these options is told; for `ballast guest`. */
+export function guestConfig(options: LaunchOptions, recording: RecordingFacts | null): GuestConfig {
+  const memoryBytes = options.memoryBytes ?? recording?.memoryBytes ?? DEFAULTS.memoryBytes;
+  if (!Number.isInteger(memoryBytes / PAGE_SIZE_BYTES) || memoryBytes <= 0) {
+    throw new BallastError(
+      'BAD_INPUT',
+      `memoryBytes: expected a multiple of 4096 above 0, found ${memoryBytes}`,
+    );
+  }
+  return {
+    seed: options.seed ?? 1,
+    ramPages: recording?.ramPages ?? memoryBytes / PAGE_SIZE_BYTES,
+    vcpus: options.vcpus ?? recording?.vcpus ?? 1,
+    mm: {
+      initOnAlloc: options.mm?.initOnAlloc ?? recording?.initOnAlloc ?? true,
+      initOnFree: options.mm?.initOnFree ?? false,
+      pagePoison: options.mm?.pagePoison ?? false,
+    },
+    strategy: options.strategy ?? 'none',
+    iterate: {
+      budgetNodes: options.iterate?.budgetNodes ?? 1000,
+      minOrder: options.iterate?.minOrder ?? 0,
+    },
+    recordingPath: recording?.path ?? null,
+    costs: { ...DEFAULT_COSTS, ...options.costs },
+    auditEveryEvents: options.auditEveryEvents ?? 0,
+    logPath: options.logDirectory ? resolve(options.logDirectory, 'guest.log') : null,
+  };
+}
+
+function hostConfig(options: LaunchOptions, listen: Address): HostConfig {
+  const hints = (options.strategy ?? 'none') !== 'none';
+  return {
+    seed: options.seed ?? 1,
+    listen,
+    device: {
+      freePageHint: options.device?.freePageHint ?? hints,
+      mustTellHost: options.device?.mustTellHost ?? false,
+    },
+    costs: { ...DEFAULT_COSTS, ...options.costs },
+    logPath: options.logDirectory ? resolve(options.logDirectory, 'host.log') : null,
+    plant: { acceptLateHints: options.acceptLateHints ?? false },
+  };
+}
+
+async function recordingOf(options: LaunchOptions): Promise<RecordingFacts | null> {
+  if (options.recording === undefined) return null;
+  return typeof options.recording === 'string'
+    ? resolveRecording(options.recording)
+    : options.recording;
+}
+
+function monitorLatency(options: LaunchOptions): number {
+  return options.monitorLatencyNs ?? DEFAULTS.monitorLatencyNs;
+}

@@ -1,0 +1,146 @@
+import type {
+  HostCommands,
+  HostStatus,
+  MigrateParams,
+  MigrationReport,
+} from '../../protocol/control.ts';
+import { BallastError, NS_PER_MS, NS_PER_S, PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import { DEFAULTS } from '../scenario/load.ts';
+import type { RecordingFacts } from '../scenario/scenario.ts';
+import type { Control } from './control.ts';
+
+/** A running pair of processes. All times are virtual; every call may reject with PEER_CLOSED. */
+
+export interface MachineFacts {
+  readonly ramPages: number;
+  readonly vcpus: number;
+  readonly recording: RecordingFacts | null;
+  readonly monitorLatencyNs: number;
+}
+
+export type FinishReport = HostCommands['finish']['result'];
+
+/** Long enough for the driver's probe and for every work item that it queues. */
+const BOOT_NS = 100 * NS_PER_MS;
+/** How long we watch between two looks at a balloon that grows or shrinks. */
+const BALLOON_STEP_NS = 10 * NS_PER_MS;
+/** A balloon that stood still for so long has got what it can get: the driver retries every 200 ms. */
+const BALLOON_STUCK_NS = NS_PER_S;
+
+export class Machine implements AsyncDisposable {
+  readonly facts: MachineFacts;
+  /** Virtual time since power-on. */
+  nowNs = 0;
+  readonly #control: Control;
+  readonly #dispose: () => Promise<void>;
+  #replayStartNs: number | null = null;
+
+  constructor(control: Control, facts: MachineFacts, dispose: () => Promise<void>) {
+    this.#control = control;
+    this.facts = facts;
+    this.#dispose = dispose;
+  }
+
+  /** Process ids: for tests that pull the plug. */
+  get pids(): { readonly host: number; readonly guest: number | null } {
+    return { host: this.#control.host.pid, guest: this.#control.guest?.pid ?? null };
+  }
+
+  /** Powers on and lets the balloon driver probe. */
+  boot(): Promise<HostStatus> {
+    return this.waitFor(BOOT_NS);
+  }
+
+  /** Types a line on the guest's console; `replay` starts the recording. */
+  async workload(line = 'replay'): Promise<void> {
+    if (line === 'replay') {
+      if (!this.facts.recording)
+        throw new BallastError('BAD_INPUT', 'replay: expected a machine with a recording');
+      this.#replayStartNs = this.nowNs;
+    }
+    await this.#control.call('console', { line });
+  }
+
+  /** Lets virtual time pass. */
+  waitFor(durationNs: number): Promise<HostStatus> {
+    return this.waitUntil(this.nowNs + durationNs);
+  }
+
+  /** Lets virtual time pass until an instant, or until the recorded guest asked to be migrated. */
+  async waitUntil(instant: number | 'migrate_at'): Promise<HostStatus> {
+    const atNs = instant === 'migrate_at' ? this.#migrateAtNs() : instant;
+    return this.#seen(await this.#control.call('runUntil', { at_ns: Math.max(atNs, this.nowNs) }));
+  }
+
+  /** Grows the balloon by so much, and waits until the guest gave it or can give no more. */
+  inflate(sizeBytes: number): Promise<HostStatus> {
+    return this.#resizeBalloon(sizeBytes / PAGE_SIZE_BYTES);
+  }
+
+  /** Shrinks the balloon by so much, and waits until the guest took it back. */
+  deflate(sizeBytes: number): Promise<HostStatus> {
+    return this.#resizeBalloon(-sizeBytes / PAGE_SIZE_BYTES);
+  }
+
+  async migrate(params: Partial<MigrateParams> = {}): Promise<MigrationReport> {
+    const { recording } = this.facts;
+    const report = await this.#control.call('migrate', {
+      bandwidthBytesPerS: recording?.bandwidthBytesPerS ?? DEFAULTS.bandwidthBytesPerS,
+      downtimeLimitMs: recording?.downtimeLimitMs ?? DEFAULTS.downtimeLimitMs,
+      clearLog: 'lazy',
+      ...params,
+    });
+    await this.status();
+    return report;
+  }
+
+  async status(): Promise<HostStatus> {
+    return this.#seen(await this.#control.call('status', null));
+  }
+
+  /** Full audit of the guest's page allocator and driver: empty when all is well. */
+  verify(): Promise<readonly string[]> {
+    return this.#control.call('verify', null);
+  }
+
+  /** Orderly end of both processes. */
+  async finish(): Promise<FinishReport> {
+    const report = await this.#control.call('finish', null);
+    this.#control.expectEnd();
+    return report;
+  }
+
+  /** Ends whatever still runs and removes what we made; safe at any time, and twice. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#dispose();
+  }
+
+  async #resizeBalloon(deltaPages: number): Promise<HostStatus> {
+    let status = await this.status();
+    const target = Math.min(Math.max(0, status.actual_pages + deltaPages), this.facts.ramPages);
+    await this.#control.call('balloon', { target_pages: target });
+    let movedAtNs = this.nowNs;
+    while (status.actual_pages !== target && this.nowNs - movedAtNs < BALLOON_STUCK_NS) {
+      const before = status.actual_pages;
+      status = await this.waitFor(BALLOON_STEP_NS);
+      if (status.actual_pages !== before) movedAtNs = this.nowNs;
+    }
+    return status;
+  }
+
+  #migrateAtNs(): number {
+    const { recording, monitorLatencyNs } = this.facts;
+    if (!recording || this.#replayStartNs === null) {
+      throw new BallastError(
+        'BAD_INPUT',
+        'migrate_at: expected a replay that was started with workload()',
+      );
+    }
+    return this.#replayStartNs + recording.migrateAtNs + monitorLatencyNs;
+  }
+
+  #seen(status: HostStatus): HostStatus {
+    this.nowNs = status.now_ns;
+    return status;
+  }
+}

@@ -1,0 +1,19 @@
+import { createRequire } from 'node:module';
+import { dirname } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+/** Where the parts of this package lie, both in a checkout (.ts) and in a built package (dist/*.js). */
+
+const here = fileURLToPath(import.meta.url);
+const fromSources = here.endsWith('.ts');
+/** Folder of lab/, host/ and guest/. */
+const codeRoot = dirname(dirname(dirname(here)));
+/** Folder of package.json and scenarios/. */
+export const packageRoot = fromSources ? codeRoot : dirname(codeRoot);
+
+/** Arguments for Node that start the given process of the machine. */
+export function entryArguments(role: 'host' | 'guest'): string[] {
+  if (!fromSources) return [`${codeRoot}/${role}/main.js`];
+  const loader = createRequire(import.meta.url).resolve('tsx/esm');
+  return ['--import', pathToFileURL(loader).href, `${codeRoot}/${role}/main.ts`];
+}

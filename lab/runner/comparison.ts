@@ -1,0 +1,55 @@
+import type { StrategyName } from '../../protocol/control.ts';
+import type { MeasuredRun } from '../scenario/scenario.ts';
+import { ERROR_KEYS, MIGRATION_KEYS, type Run } from './result.ts';
+
+/** Figures that one run alone does not have: measured, error and efficiency. Pure arithmetic. */
+
+/** Which measured runs a strategy predicts: QEMU ran without hints, or with Linux's allocation. */
+function measuredHint(strategy: StrategyName): boolean | null {
+  if (strategy === 'none') return false;
+  return strategy === 'alloc' ? true : null;
+}
+
+/** Arrays of what was measured under `strategy`; null when nobody measured that. */
+export function measuredOf(strategy: StrategyName, runs: readonly MeasuredRun[]): Run['measured'] {
+  const hint = measuredHint(strategy);
+  const matching = runs.filter((run) => run.freePageHint === hint);
+  if (matching.length === 0) return null;
+  const arrays: Record<string, unknown[]> = {};
+  for (const key of MIGRATION_KEYS) {
+    arrays[key] = matching
+      .map((run) => run.figures[key])
+      .filter((value) => typeof value === (key === 'status' ? 'string' : 'number'));
+  }
+  return arrays as Run['measured'];
+}
+
+/** (predicted − mean measured) ÷ mean measured, each null when it has no measurement. */
+export function errorOf(migration: Run['migration'], measured: Run['measured']): Run['error'] {
+  if (!migration || !measured) return null;
+  const entries = ERROR_KEYS.map((key) => {
+    const average = mean(measured[key]);
+    return [key, average ? (migration[key] - average) / average : null] as const;
+  });
+  return Object.fromEntries(entries) as Run['error'];
+}
+
+/** Sets each run's efficiency: the share of the oracle's saving in bytes that it reached. */
+export function withEfficiency(runs: readonly Run[]): Run[] {
+  const bytesOf = (name: string) =>
+    runs.find((run) => run.strategy === name)?.migration?.transferred_bytes;
+  const none = bytesOf('none');
+  const oracle = bytesOf('oracle');
+  const possible = none !== undefined && oracle !== undefined ? none - oracle : 0;
+  return runs.map((run) => ({
+    ...run,
+    efficiency:
+      possible > 0 && none !== undefined && run.migration
+        ? (none - run.migration.transferred_bytes) / possible
+        : null,
+  }));
+}
+
+export function mean(values: readonly number[]): number | null {
+  return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length;
+}

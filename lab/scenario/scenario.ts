@@ -1,0 +1,69 @@
+import type { MigrateParams, MmOptions, StrategyName } from '../../protocol/control.ts';
+import type { Costs } from '../../shared/index.ts';
+import type { Bound, FigureName } from './schema.ts';
+
+/** A scenario with every default filled in and every quantity in base units. */
+export interface Scenario {
+  readonly name: string;
+  readonly description: string;
+  readonly seed: number;
+  readonly memoryBytes: number;
+  readonly vcpus: number;
+  readonly recording: RecordingFacts | null;
+  readonly mm: MmOptions;
+  readonly strategies: readonly StrategyName[];
+  readonly iterate: { readonly budgetNodes: number; readonly minOrder: number };
+  readonly migration: MigrateParams;
+  /** From the guest's "migrate now" to the monitor's command: what a real test bench needs. */
+  readonly monitorLatencyNs: number;
+  /** null: offered exactly when the strategy hints. */
+  readonly freePageHint: boolean | null;
+  readonly mustTellHost: boolean;
+  readonly costs: Costs;
+  readonly auditEveryEvents: number;
+  readonly acceptLateHints: boolean;
+  readonly steps: readonly Step[];
+}
+
+export type Step =
+  | { readonly kind: 'boot' }
+  | { readonly kind: 'workload'; readonly line: string }
+  | { readonly kind: 'waitFor'; readonly durationNs: number }
+  | { readonly kind: 'waitUntilMigrateAt' }
+  | { readonly kind: 'inflate'; readonly sizeBytes: number }
+  | { readonly kind: 'deflate'; readonly sizeBytes: number }
+  | { readonly kind: 'migrate'; readonly params: MigrateParams }
+  | { readonly kind: 'verify' }
+  | {
+      readonly kind: 'expect';
+      readonly for: readonly StrategyName[] | null;
+      readonly bounds: readonly FigureBound[];
+    };
+
+export interface FigureBound {
+  readonly figure: FigureName;
+  readonly bound: Bound;
+}
+
+/** What the laboratory itself needs to know of a recording; the guest reads the rest. */
+export interface RecordingFacts {
+  readonly name: string;
+  /** Compact file, absolute. */
+  readonly path: string;
+  readonly memoryBytes: number;
+  /** Page frame numbers; more than the memory has pages if there is a hole below 4 GiB. */
+  readonly ramPages: number;
+  readonly vcpus: number;
+  readonly initOnAlloc: boolean;
+  readonly bandwidthBytesPerS: number;
+  readonly downtimeLimitMs: number;
+  /** Since the first event of the trace. */
+  readonly migrateAtNs: number;
+  readonly measured: readonly MeasuredRun[];
+}
+
+/** One migration of the real guest, as query-migrate counted it; what it lacks is left out. */
+export interface MeasuredRun {
+  readonly freePageHint: boolean;
+  readonly figures: Readonly<Record<string, unknown>>;
+}

@@ -1,0 +1,212 @@
+import { describe, expect, test } from 'vitest';
+import { parseOverride, parseScenario } from '../../../../lab/scenario/load.ts';
+
+const base = ['machine: { memory: 64MiB }', 'steps:', '  - boot'];
+
+function withLines(...lines: string[]): string {
+  return [...base, ...lines, ''].join('\n');
+}
+
+/** Every case: what stands in line 4, and the one line that it must give. */
+const refused: [title: string, line: string, message: string][] = [
+  [
+    'an unknown step',
+    '  - reboot: 1',
+    'x.yaml:4: steps[1].reboot: expected one of the keys of steps[1] (docs/scenarios.md), found unknown key "reboot"',
+  ],
+  [
+    'a misspelt key',
+    '  - expect: { lost_page: 0 }',
+    'x.yaml:4: steps[1].expect.lost_page: expected one of the keys of steps[1].expect (docs/scenarios.md), found unknown key "lost_page"',
+  ],
+  [
+    'a size without unit',
+    '  - inflate: 4096',
+    'x.yaml:4: steps[1].inflate: expected a size such as 4KiB, 512MiB or 1GiB, found 4096',
+  ],
+  [
+    'a decimal unit',
+    '  - inflate: 4MB',
+    'x.yaml:4: steps[1].inflate: expected a size such as 4KiB, 512MiB or 1GiB, found "4MB"',
+  ],
+  [
+    'an empty balloon step',
+    '  - inflate: 0MiB',
+    'x.yaml:4: steps[1].inflate: expected a size above 0, found "0MiB"',
+  ],
+  [
+    'a negative size',
+    '  - inflate: -4MiB',
+    'x.yaml:4: steps[1].inflate: expected a size above 0, found "-4MiB"',
+  ],
+  [
+    'half a page',
+    '  - deflate: 6KiB',
+    'x.yaml:4: steps[1].deflate: expected a whole number of pages of 4KiB, found "6KiB"',
+  ],
+  [
+    'more than the largest machine',
+    '  - inflate: 2TiB',
+    'x.yaml:4: steps[1].inflate: expected a size of at most 1TiB, found "2TiB"',
+  ],
+  [
+    'a balloon larger than RAM',
+    '  - inflate: 65MiB',
+    'x.yaml:4: steps[1].inflate: expected at most the machine\'s 64MiB, found "65MiB"',
+  ],
+  [
+    'a duration without unit',
+    '  - wait: 2',
+    'x.yaml:4: steps[1].wait: expected a duration such as 500us, 10ms or 2s, or {until: migrate_at}, found 2',
+  ],
+  [
+    'an unknown event to wait for',
+    '  - wait: { until: noon }',
+    'x.yaml:4: steps[1].wait: expected a duration such as 500us, 10ms or 2s, or {until: migrate_at}, found {"until":"noon"}',
+  ],
+  [
+    'a downtime of nothing',
+    '  - migrate: { downtime_limit: 0ms }',
+    'x.yaml:4: steps[1].migrate.downtime_limit: expected a duration above 0, found "0ms"',
+  ],
+  [
+    'a rate that is a size',
+    '  - migrate: { bandwidth: 200MiB }',
+    'x.yaml:4: steps[1].migrate.bandwidth: expected a rate such as 200MiB/s, found "200MiB"',
+  ],
+  [
+    'an unknown way to clear the log',
+    '  - migrate: { clear_log: never }',
+    'x.yaml:4: steps[1].migrate.clear_log: expected one of at-sync, lazy, found "never"',
+  ],
+  [
+    'a replay without recording',
+    '  - workload: recording',
+    'x.yaml:4: steps[1]: expected a key "recording" of the scenario to replay, found none',
+  ],
+  [
+    'migrate_at without replay',
+    '  - wait: { until: migrate_at }',
+    'x.yaml:4: steps[1]: expected workload: recording before waiting for its migrate_at, found none',
+  ],
+  ['a second boot', '  - boot', 'x.yaml:4: steps[1]: expected one boot, found a second'],
+  [
+    'two steps in one',
+    '  - { inflate: 4KiB, deflate: 4KiB }',
+    'x.yaml:4: steps[1]: expected one step: boot, workload, wait, inflate, deflate, migrate, verify, expect, found {"inflate":"4KiB","deflate":"4KiB"}',
+  ],
+  [
+    'a bound without number',
+    '  - expect: { recall: high }',
+    'x.yaml:4: steps[1].expect.recall: expected a number, or at_least, at_most or within with a number, found "high"',
+  ],
+  [
+    'an unknown strategy',
+    'strategies: [none, magic]',
+    'x.yaml:4: strategies[1]: expected one of none, iterate, alloc, oracle, found "magic"',
+  ],
+  [
+    'a text for a truth value',
+    'mm: { init_on_alloc: "maybe" }',
+    'x.yaml:4: mm.init_on_alloc: expected true or false, found "maybe"',
+  ],
+  ['a fraction of a seed', 'seed: 1.5', 'x.yaml:4: seed: expected a whole number, found 1.5'],
+  ['a negative seed', 'seed: -1', 'x.yaml:4: seed: expected at least 0, found -1'],
+  [
+    'an unknown cost',
+    'costs: { teaNs: 1 }',
+    'x.yaml:4: costs.teaNs: expected one of the keys of costs (docs/scenarios.md), found unknown key "teaNs"',
+  ],
+  [
+    'a budget of nothing',
+    'iterate: { budget: 0 }',
+    'x.yaml:4: iterate.budget: expected at least 1, found 0',
+  ],
+  [
+    'a missing recording',
+    'recording: no-such-guest',
+    'x.yaml:4: recording: expected a recording: a .ballast file, a folder, or a name in scenarios/recordings/, found "no-such-guest"',
+  ],
+];
+
+describe('a scenario', () => {
+  test.each(refused)('refuses %s with its line', async (_title, line, message) => {
+    await expect(parseScenario('x.yaml', withLines(line))).rejects.toMatchObject({
+      code: 'BAD_INPUT',
+      message,
+    });
+  });
+
+  test('reports several problems, one line each, in the order of the file', async () => {
+    const text = ['seed: x', 'machine: { memory: 1GB }', 'colour: red'].join('\n');
+    const failure = await parseScenario('x.yaml', text).catch((error: Error) => error.message);
+    expect(
+      String(failure)
+        .split('\n')
+        .map((line) => line.split(':').slice(0, 3).join(':')),
+    ).toEqual(['x.yaml:1: seed', 'x.yaml:2: machine.memory', 'x.yaml:3: colour']);
+  });
+
+  test.each([
+    ['an indentation error', 'steps:\n  - boot\n - migrate\n', 'x.yaml:3: expected YAML'],
+    ['a key given twice', 'seed: 1\nseed: 2\n', 'x.yaml:2: expected YAML'],
+    ['a list', '- boot\n', 'x.yaml:1: expected a map of keys'],
+    ['an alias without anchor', 'seed: *one\n', 'x.yaml:1: expected YAML'],
+  ])('refuses %s with its line', async (_title, text, start) => {
+    const failure = await parseScenario('x.yaml', text).catch((error: Error) => error.message);
+    expect(failure).toMatch(new RegExp(`^${start.replace(/[.*]/g, '\\$&')}[^\\n]*$`));
+  });
+
+  test('fills in what is left out', async () => {
+    const scenario = await parseScenario('dir/tiny.yaml', 'steps: [boot, migrate]\n');
+    expect(scenario).toMatchObject({
+      name: 'tiny',
+      seed: 1,
+      memoryBytes: 256 * 2 ** 20,
+      vcpus: 1,
+      strategies: ['none'],
+      mm: { initOnAlloc: true, initOnFree: false, pagePoison: false },
+      iterate: { budgetNodes: 1000, minOrder: 0 },
+      steps: [
+        { kind: 'boot' },
+        { kind: 'migrate', params: { downtimeLimitMs: 300, bandwidthBytesPerS: 200 * 2 ** 20 } },
+      ],
+    });
+  });
+
+  test('gives a migrate step its own limits', async () => {
+    const text =
+      'migration: { downtime_limit: 50ms }\nsteps: [boot, migrate: { bandwidth: 1GiB/s }]\n';
+    const scenario = await parseScenario('x.yaml', text);
+    expect(scenario.steps[1]).toMatchObject({
+      params: { downtimeLimitMs: 50, bandwidthBytesPerS: 2 ** 30 },
+    });
+  });
+});
+
+describe('--set', () => {
+  test('overrides a key, also one that the file does not have', async () => {
+    const overrides = ['machine.memory=128MiB', 'mm.init_on_alloc=false', 'costs.allocNs=7'].map(
+      parseOverride,
+    );
+    const scenario = await parseScenario('x.yaml', withLines(), { overrides });
+    expect(scenario.memoryBytes).toBe(128 * 2 ** 20);
+    expect(scenario.mm.initOnAlloc).toBe(false);
+    expect(scenario.costs.allocNs).toBe(7);
+  });
+
+  test('is named when its value is refused', async () => {
+    const overrides = [parseOverride('mm.init_on_alloc=7')];
+    const message = '--set mm.init_on_alloc=7: mm.init_on_alloc: expected true or false, found 7';
+    await expect(parseScenario('x.yaml', withLines(), { overrides })).rejects.toMatchObject({
+      message,
+    });
+  });
+
+  test.each(['', 'seed', '=1', 'mm.=1', 'seed=[', '__proto__.x=1'])('refuses %j', async (text) => {
+    const attempt = async () =>
+      parseScenario('x.yaml', withLines(), { overrides: [parseOverride(text)] });
+    await expect(attempt()).rejects.toMatchObject({ code: 'BAD_INPUT' });
+    expect(({} as Record<string, unknown>)['x']).toBeUndefined();
+  });
+});
