@@ -1,4 +1,4 @@
-import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { chmodSync, lstatSync, rmSync } from 'node:fs';
 import { createServer, connect as openSocket, type Server, type Socket } from 'node:net';
 import { BallastError } from '../../shared/index.ts';
 import type { Address } from '../control.ts';
@@ -155,13 +155,17 @@ function bind(server: Server, address: Address): Promise<void> {
 
 /** Removes a socket file that nobody listens on; false if it is anything else. */
 async function removeStale(address: Address): Promise<boolean> {
-  if (address.kind !== 'unix' || !lstatSync(address.path).isSocket()) return false;
+  if (address.kind !== 'unix') return false;
+  // Undefined when the other side has removed it meanwhile: then the next bind succeeds.
+  const file = lstatSync(address.path, { throwIfNoEntry: false });
+  if (file && !file.isSocket()) return false;
   try {
     (await connect(address, 1000)).destroy();
     return false;
   } catch (error) {
-    if (!(error instanceof BallastError) || !error.message.endsWith('ECONNREFUSED')) return false;
-    unlinkSync(address.path);
+    if (!(error instanceof BallastError) || !/ECONNREFUSED|ENOENT/.test(error.message))
+      return false;
+    rmSync(address.path, { force: true });
     return true;
   }
 }

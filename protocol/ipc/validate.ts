@@ -41,12 +41,15 @@ interface Layout {
   readonly id: number;
   readonly from: Sender | 'both';
   readonly fields: readonly string[];
-  readonly kinds: readonly FieldKind[];
+  readonly kindNames: readonly FieldKind[];
+  readonly kinds: readonly Kind[];
 }
 
 const layouts: readonly Layout[] = (Object.keys(MESSAGES) as MessageName[]).map((name) => {
   const { id, from, fields } = MESSAGES[name];
-  return { name, id, from, fields: Object.keys(fields), kinds: Object.values(fields) };
+  const kindNames: FieldKind[] = Object.values(fields);
+  const kinds = kindNames.map((kind) => KINDS[kind]);
+  return { name, id, from, fields: Object.keys(fields), kindNames, kinds };
 });
 const byName = new Map<MessageName, Layout>(layouts.map((layout) => [layout.name, layout]));
 const byId: (Layout | undefined)[] = [];
@@ -63,7 +66,7 @@ export function encodeMessage(message: Message): unknown[] {
   const encoded: unknown[] = [layout.id];
   for (let i = 0; i < layout.fields.length; i++) {
     const value = values[layout.fields[i] as string];
-    const kind = KINDS[layout.kinds[i] as FieldKind];
+    const kind = layout.kinds[i] as Kind;
     if (!kind.accepts(value)) assert(false, wrong(layout, i, kind, value));
     encoded.push(value);
   }
@@ -96,7 +99,7 @@ export function decodeMessage(value: unknown, sender: Sender): Message {
   const message: Record<string, unknown> = { name: layout.name };
   for (let i = 0; i < fields.length; i++) {
     const field: unknown = value[i + 1];
-    const kind = KINDS[kinds[i] as FieldKind];
+    const kind = kinds[i] as Kind;
     if (!kind.accepts(field)) {
       throw new BallastError('MESSAGE_INVALID', wrong(layout, i, kind, field));
     }
@@ -110,8 +113,8 @@ export function decodeMessage(value: unknown, sender: Sender): Message {
 export function layoutHash(): number {
   const text = [...layouts]
     .sort((a, b) => a.id - b.id)
-    .map(({ id, name, from, fields, kinds }) => {
-      return `${id} ${name} ${from} ${fields.map((field, i) => `${field}:${kinds[i]}`).join(' ')}\n`;
+    .map(({ id, name, from, fields, kindNames }) => {
+      return `${id} ${name} ${from} ${fields.map((field, i) => `${field}:${kindNames[i]}`).join(' ')}\n`;
     })
     .join('');
   let hash = 0x811c9dc5;
