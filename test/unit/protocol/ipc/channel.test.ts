@@ -181,6 +181,25 @@ describe('hello', () => {
   });
 });
 
+test('what a host sends before the guest serves the socket is not lost', async () => {
+  const { accepted, connected } = await socketPair();
+  const hello = hostHello(hostLink(accepted));
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  serveGuest(connected, echo, facts);
+  expect(await hello).toMatchObject({ role: 'guest' });
+});
+
+test("a guest's own failure rejects the exchange as it is and ends the session", async () => {
+  const failure = new Error('must hold: something');
+  const link = await greeted(
+    localLink(() => {
+      throw failure;
+    }, facts),
+  );
+  await expect(link.exchange([])).rejects.toBe(failure);
+  expect(await link.closed).toMatchObject({ code: 'PEER_CLOSED' });
+});
+
 describe('a peer that breaks the session', () => {
   test.each([
     { id: 'garbage', bytes: [3, 0, 0, 0, 0xc1, 0xc1, 0xc1], code: 'FRAME_MALFORMED' },
