@@ -1,0 +1,16 @@
+export * from './free-page-iterator.ts';
+export { Gfp, type GfpMask, gfpFromText, highestZoneOf, migratetypeOf } from './gfp.ts';
+export { MigrateType } from './migratetype.ts';
+export * from './page-allocator.ts';
+export {
+  MAX_PAGE_ORDER,
+  METADATA_BYTES_PER_PAGE,
+  PAGEBLOCK_NR_PAGES,
+  PAGEBLOCK_ORDER,
+  PageFlag,
+  PageOwner,
+  type Pages,
+} from './pages.ts';
+export * from './record-unused-pages.ts';
+export type { Zone } from './zone.ts';
+export { ZoneType } from './zone-type.ts';
