@@ -1,0 +1,263 @@
+/**
+ * Free page hinting, driver side (virtio 1.4 §5.5.6.5; linux drivers/virtio/virtio_balloon.c): the
+ * command-id protocol around a strategy that decides which pages to hint. The strategy sees one
+ * round; everything about ids, ring entries and kicks is here.
+ */
+import { HintCommand, type StrategyName } from '../../protocol/index.ts';
+import {
+  assert,
+  type Nanoseconds,
+  PAGE_SIZE_BYTES,
+  type Pfn,
+  pfnToGpa,
+} from '../../shared/index.ts';
+import type { Kernel } from '../kernel/kernel.ts';
+import { type Kthread, WaitQueue } from '../kernel/kthread.ts';
+import type { SplitQueue } from '../virtio/split-queue.ts';
+import type { VirtioTransport } from '../virtio/transport.ts';
+
+/** What became of one hint: queued, no entry free for it, or the host has ended the round. */
+export const HintOutcome = { QUEUED: 0, FULL: 1, ENDED: 2 } as const;
+export type HintOutcome = (typeof HintOutcome)[keyof typeof HintOutcome];
+
+/** One round of one command id, as a strategy sees it. */
+export interface HintRound {
+  readonly cmdId: number;
+  readonly kernel: Kernel;
+  /** Entries left for blocks now; one more is reserved for the command id. Takes back used ones. */
+  freeEntries(): number;
+  /** False once the host has published another id; re-reads it only after a config interrupt. */
+  active(): Kthread<boolean>;
+  /** Sleep until an entry is free. False: the round has ended. */
+  waitForSpace(): Kthread<boolean>;
+  /** Queue one block and kick. Never waits for space. */
+  hint(pfn: Pfn, pageCount: number, recordedAtNs: Nanoseconds): Kthread<HintOutcome>;
+  /**
+   * Queue blocks 0 … count−1, one chain each, with one kick per ring full; waits for space.
+   * Returns how many were queued: fewer than `count` when the round ended. The arrays are read
+   * until it returns.
+   */
+  hintMany(
+    pfns: Uint32Array,
+    orders: Uint8Array,
+    count: number,
+    recordedAtNs: Nanoseconds,
+  ): Kthread<number>;
+}
+
+export interface HintingStrategy {
+  readonly name: StrategyName;
+  /** Pages that the strategy keeps from the allocator now. */
+  readonly heldPages: number;
+  run(round: HintRound): Kthread;
+  /** The host said DONE: give back what is held. */
+  release(): void;
+}
+
+/** Per block, for evaluation: cheap, and without influence on the driver. */
+export interface HintObserver {
+  onHint(
+    pfn: Pfn,
+    pageCount: number,
+    recordedAtNs: Nanoseconds,
+    queuedAtNs: Nanoseconds,
+    cmdId: number,
+  ): void;
+  /** The driver saw that the device used the block's buffer. */
+  onUsed(pfn: Pfn, pageCount: number, cmdId: number, seenAtNs: Nanoseconds): void;
+}
+
+export interface FreePageHintingOptions {
+  readonly kernel: Kernel;
+  readonly transport: VirtioTransport;
+  readonly queue: SplitQueue;
+  readonly strategy: HintingStrategy;
+  readonly observers: readonly HintObserver[];
+  /** Read `free_page_hint_cmd_id` from the device. */
+  readonly readCmdId: () => Kthread<number>;
+  /** Store an id in driver memory; returns where. Start and stop ids have a buffer each. */
+  readonly writeCommand: (which: 'start' | 'stop', cmdId: number) => number;
+}
+
+const COMMAND_BYTES = 4;
+/** `pageCount` of a head that carries a command id and not a block. */
+const COMMAND = 0;
+
+export class FreePageHinting implements HintRound {
+  readonly counters = {
+    hint_rounds: 0,
+    hint_blocks: 0,
+    hint_pages: 0,
+    hint_used_blocks: 0,
+    /** Times that a block found no free entry. */
+    hint_ring_full: 0,
+    /** Rounds that the host ended before the strategy had finished. */
+    hint_rounds_broken_off: 0,
+  };
+  readonly #options: FreePageHintingOptions;
+  readonly #queue: SplitQueue;
+  readonly #used = new WaitQueue();
+  readonly #pfnOf: Uint32Array;
+  readonly #pageCountOf: Uint32Array;
+  readonly #cmdIdOf: Uint32Array;
+  /** Linux's READ_CMD_ID bit: the device's id may differ from the one received last. */
+  #readCmdId = false;
+  #receivedId: number = HintCommand.STOP;
+  #activeId: number = HintCommand.STOP;
+
+  constructor(options: FreePageHintingOptions) {
+    assert(options.queue.size >= 2, 'the ring holds a block beside a command id');
+    this.#options = options;
+    this.#queue = options.queue;
+    this.#pfnOf = new Uint32Array(options.queue.size);
+    this.#pageCountOf = new Uint32Array(options.queue.size);
+    this.#cmdIdOf = new Uint32Array(options.queue.size);
+  }
+
+  get kernel(): Kernel {
+    return this.#options.kernel;
+  }
+
+  /** The id of the round that was started last. */
+  get cmdId(): number {
+    return this.#activeId;
+  }
+
+  /** Configuration interrupt. True: the hint work must be queued. */
+  configChanged(): boolean {
+    const queueWork = !this.#readCmdId;
+    this.#readCmdId = true;
+    this.#used.wake();
+    return queueWork;
+  }
+
+  /** Interrupt of the hinting queue. */
+  queueUsed(): void {
+    this.#used.wake();
+  }
+
+  /** The work item (report_free_page_func). */
+  *work(): Kthread {
+    const { strategy } = this.#options;
+    const cmdId = yield* this.#receive();
+    if (cmdId === HintCommand.DONE) {
+      this.#drain();
+      strategy.release();
+      return;
+    }
+    // A host that repeats the last id is ignored, as Linux does.
+    if (cmdId === HintCommand.STOP || cmdId === this.#activeId) return;
+    this.#activeId = cmdId;
+    this.counters.hint_rounds++;
+    yield* this.#sendCommand('start', cmdId);
+    yield* strategy.run(this);
+    if (this.#receivedId !== this.#activeId) this.counters.hint_rounds_broken_off++;
+    yield* this.#sendCommand('stop', HintCommand.STOP);
+  }
+
+  freeEntries(): number {
+    this.#drain();
+    return Math.max(0, this.#queue.freeCount - 1);
+  }
+
+  *active(): Kthread<boolean> {
+    return (yield* this.#receive()) === this.#activeId;
+  }
+
+  *waitForSpace(): Kthread<boolean> {
+    for (;;) {
+      if (!(yield* this.active())) return false;
+      if (this.freeEntries() > 0) return true;
+      this.counters.hint_ring_full++;
+      yield { kind: 'wait', queue: this.#used };
+    }
+  }
+
+  *hint(pfn: Pfn, pageCount: number, recordedAtNs: Nanoseconds): Kthread<HintOutcome> {
+    const { kernel, transport } = this.#options;
+    if (!(yield* this.active())) return HintOutcome.ENDED;
+    if (this.freeEntries() === 0) {
+      this.counters.hint_ring_full++;
+      return HintOutcome.FULL;
+    }
+    this.#queueBlock(pfn, pageCount, recordedAtNs);
+    this.#queue.flushTouched();
+    yield* transport.notify(this.#queue);
+    yield { kind: 'cpu', ns: kernel.costs.queueElementNs };
+    return HintOutcome.QUEUED;
+  }
+
+  *hintMany(
+    pfns: Uint32Array,
+    orders: Uint8Array,
+    count: number,
+    recordedAtNs: Nanoseconds,
+  ): Kthread<number> {
+    const { kernel, transport } = this.#options;
+    let done = 0;
+    while (done < count) {
+      if (!(yield* this.waitForSpace())) break;
+      const end = done + Math.min(count - done, this.freeEntries());
+      yield { kind: 'cpu', ns: (end - done) * kernel.costs.queueElementNs };
+      // Filling took time: the id must still hold when the blocks become available.
+      if (!(yield* this.active())) break;
+      for (; done < end; done++) {
+        this.#queueBlock(pfns[done]!, 1 << orders[done]!, recordedAtNs);
+      }
+      this.#queue.flushTouched();
+      yield* transport.notify(this.#queue);
+    }
+    return done;
+  }
+
+  /** virtio_balloon_cmd_id_received: the device is asked only after a config interrupt. */
+  *#receive(): Kthread<number> {
+    while (this.#readCmdId) {
+      this.#readCmdId = false;
+      this.#receivedId = yield* this.#options.readCmdId();
+    }
+    return this.#receivedId;
+  }
+
+  *#sendCommand(which: 'start' | 'stop', cmdId: number): Kthread {
+    const { kernel, transport, writeCommand } = this.#options;
+    this.#drain();
+    while (this.#queue.freeCount === 0) {
+      yield { kind: 'wait', queue: this.#used };
+      this.#drain();
+    }
+    const head = this.#queue.addSingle(writeCommand(which, cmdId), COMMAND_BYTES, false);
+    this.#pageCountOf[head] = COMMAND;
+    this.#queue.flushTouched();
+    yield* transport.notify(this.#queue);
+    yield { kind: 'cpu', ns: kernel.costs.queueElementNs };
+  }
+
+  #queueBlock(pfn: Pfn, pageCount: number, recordedAtNs: Nanoseconds): void {
+    const head = this.#queue.addSingle(pfnToGpa(pfn), pageCount * PAGE_SIZE_BYTES, true);
+    assert(head >= 0, 'a free entry was counted before the block');
+    this.#pfnOf[head] = pfn;
+    this.#pageCountOf[head] = pageCount;
+    this.#cmdIdOf[head] = this.#activeId;
+    this.counters.hint_blocks++;
+    this.counters.hint_pages += pageCount;
+    const { kernel, observers } = this.#options;
+    for (let i = 0; i < observers.length; i++) {
+      observers[i]!.onHint(pfn, pageCount, recordedAtNs, kernel.now, this.#activeId);
+    }
+  }
+
+  #drain(): void {
+    const { kernel, observers } = this.#options;
+    for (;;) {
+      const head = this.#queue.getUsed();
+      if (head < 0) return;
+      const pageCount = this.#pageCountOf[head]!;
+      if (pageCount === COMMAND) continue;
+      this.counters.hint_used_blocks++;
+      for (let i = 0; i < observers.length; i++) {
+        observers[i]!.onUsed(this.#pfnOf[head]!, pageCount, this.#cmdIdOf[head]!, kernel.now);
+      }
+    }
+  }
+}

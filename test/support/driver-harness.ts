@@ -1,0 +1,189 @@
+/**
+ * Driver and device in one process: the real scheduler, RAM, transport, driver and device with a
+ * trivial host loop and an allocator that only counts up. For tests of the two sides' contract.
+ */
+import { BalloonDriver, type BalloonDriverOptions } from '../../guest/balloon/driver.ts';
+import type { HintingStrategy, HintObserver } from '../../guest/balloon/hinting.ts';
+import type { Kernel } from '../../guest/kernel/kernel.ts';
+import { Scheduler } from '../../guest/kernel/scheduler.ts';
+import { Ram } from '../../guest/machine/ram.ts';
+import type { PageAllocator } from '../../guest/mm/index.ts';
+import { Pages } from '../../guest/mm/pages.ts';
+import { ChannelTransport } from '../../guest/virtio/channel-transport.ts';
+import {
+  BALLOON_DEVICE_DEFAULTS,
+  BalloonDevice,
+  type BalloonDeviceOptions,
+} from '../../host/balloon/device.ts';
+import { type Message, toUint32 } from '../../protocol/index.ts';
+import { DEFAULT_COSTS, Errno, EventLog, EventQueue } from '../../shared/index.ts';
+
+/** First fit over a stack of freed pages and a bump pointer; `limitPages` makes it fail. */
+export class BumpAllocator {
+  readonly pages: Pages;
+  readonly freed: number[] = [];
+  limitPages: number;
+  allocatedPages = 0;
+  #next = 1024;
+
+  constructor(ramPages: number) {
+    this.pages = new Pages(ramPages, 1);
+    this.limitPages = ramPages - this.#next;
+  }
+
+  alloc(order: number, _gfp: number): number {
+    const count = 1 << order;
+    if (this.allocatedPages + count > this.limitPages) return Errno.ENOMEM;
+    this.allocatedPages += count;
+    if (order === 0 && this.freed.length > 0) return this.freed.pop()!;
+    const pfn = Math.ceil(this.#next / count) * count;
+    this.#next = pfn + count;
+    return pfn;
+  }
+
+  free(pfn: number, order: number): void {
+    this.allocatedPages -= 1 << order;
+    this.freed.push(pfn);
+  }
+}
+
+/** Hints nothing. */
+export const IDLE_STRATEGY: HintingStrategy = {
+  name: 'none',
+  heldPages: 0,
+  *run() {},
+  release() {},
+};
+
+export interface AcceptedHint {
+  readonly gpa: number;
+  readonly sizeBytes: number;
+  readonly cmdId: number;
+  readonly chainAtNs: number;
+}
+
+export interface HarnessOptions {
+  readonly ramPages?: number;
+  readonly device?: Partial<BalloonDeviceOptions>;
+  readonly driver?: Partial<BalloonDriverOptions>;
+  readonly strategy?: HintingStrategy | null;
+  readonly observers?: readonly HintObserver[];
+  readonly recordHints?: boolean;
+}
+
+export class DriverHarness {
+  readonly ram: Ram;
+  readonly mm: BumpAllocator;
+  readonly kernel: Kernel;
+  readonly transport: ChannelTransport;
+  readonly driver: BalloonDriver;
+  readonly device: BalloonDevice;
+  readonly hints: AcceptedHint[] = [];
+  readonly discarded: [pfn: number, count: number][] = [];
+  /** Every message of either side, in order. */
+  readonly trace: Message[] = [];
+  /** Tests may put themselves in the way of what the host sends; null drops it. */
+  tamper: (message: Message) => Message | null = (message) => message;
+  /** True: the device does not look at its queues. */
+  stalled = false;
+  readonly #scheduler = new Scheduler(1);
+  readonly #posted: Message[] = [];
+  readonly #hostEvents = new EventQueue<() => void>();
+
+  constructor(options: HarnessOptions = {}) {
+    const ramPages = options.ramPages ?? 65536;
+    this.ram = new Ram(ramPages);
+    this.mm = new BumpAllocator(ramPages);
+    const scheduler = this.#scheduler;
+    this.kernel = {
+      get now() {
+        return scheduler.now;
+      },
+      costs: DEFAULT_COSTS,
+      log: new EventLog(),
+      mm: this.mm as unknown as PageAllocator,
+      ram: this.ram,
+      spawn: (_name, body) => scheduler.spawn(body),
+      post: (message) => void this.#posted.push(message),
+      notify: () => scheduler.notify(),
+    };
+    this.transport = new ChannelTransport(this.kernel);
+    this.driver = new BalloonDriver(this.kernel, {
+      transport: this.transport,
+      strategy: options.strategy === undefined ? IDLE_STRATEGY : options.strategy,
+      observers: options.observers ?? [],
+      ...options.driver,
+    });
+    this.device = new BalloonDevice(
+      { ...BALLOON_DEVICE_DEFAULTS, ramPages, costs: DEFAULT_COSTS, ...options.device },
+      {
+        post: (message) => this.#toGuest(message),
+        onHint: (gpa, sizeBytes, cmdId, chainAtNs) => {
+          if (options.recordHints === false) return;
+          this.hints.push({ gpa, sizeBytes, cmdId, chainAtNs });
+        },
+      },
+    );
+  }
+
+  get now(): number {
+    return this.#scheduler.now;
+  }
+
+  /** Probe, and let everything settle. */
+  boot(): this {
+    this.driver.start();
+    this.runFor(1_000_000);
+    return this;
+  }
+
+  runFor(ns: number): void {
+    const until = this.now + ns;
+    this.#collect();
+    for (;;) {
+      while (this.#hostEvents.nextAt <= this.now) this.#hostEvents.take()!.value();
+      const grant = Math.min(until, this.#hostEvents.nextAt);
+      const reason = this.#scheduler.run(grant, DEFAULT_COSTS.notifyNs);
+      this.#collect();
+      if (reason.kind === 'access') {
+        this.trace.push(reason.message);
+        this.#scheduler.completeAccess(this.device.handle(reason.message)!);
+      } else if (this.now >= until && this.#hostEvents.nextAt > until) return;
+    }
+  }
+
+  #collect(): void {
+    for (const message of this.#posted.splice(0)) {
+      this.trace.push(message);
+      this.device.handle(message);
+    }
+    if (this.stalled) return;
+    for (const message of this.transport.drainAvail()) {
+      this.trace.push(message);
+      const { used, irqVectors, costNs } = this.device.handleAvail(message);
+      this.#hostEvents.schedule(this.now + costNs, () => {
+        for (const one of used) this.#toGuest(one);
+        for (const vector of irqVectors) this.#toGuest({ name: 'irq', vector });
+      });
+    }
+  }
+
+  #toGuest(original: Message): void {
+    const message = this.tamper(original);
+    if (message === null) return;
+    this.trace.push(message);
+    if (message.name === 'discard') {
+      const ranges = toUint32(message.ranges)!;
+      for (let i = 0; i < ranges.length; i += 2) {
+        this.discarded.push([ranges[i]!, ranges[i + 1]!]);
+        this.ram.discard(ranges[i]!, ranges[i + 1]!);
+      }
+    } else if (
+      message.name === 'used' ||
+      message.name === 'irq' ||
+      message.name === 'configChanged'
+    ) {
+      this.transport.receive(message);
+    }
+  }
+}
