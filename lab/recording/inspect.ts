@@ -2,7 +2,7 @@
  * What is in a recording: free memory by order over time, events, allocation classes, what went
  * on around the migration. Plain data first; lab/recording/inspection-table.ts prints it.
  */
-import { type Bitmap, MIB, NS_PER_MS, NS_PER_S, PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import { type Bitmap, NS_PER_MS, NS_PER_S } from '../../shared/index.ts';
 import {
   EventKind,
   type MeasuredRun,

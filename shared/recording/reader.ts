@@ -120,7 +120,8 @@ function locateSections(file: FileHeader, data: Uint8Array, source: string): Sec
       if (raw?.length !== rawBytes) {
         throw malformed(source, `section ${name} of ${rawBytes} bytes`, 'damaged data');
       }
-      return raw;
+      // A plain view of the same bytes: not a Buffer, which has other methods of the same names.
+      return new Uint8Array(raw.buffer, raw.byteOffset, raw.length);
     },
   };
 }
@@ -167,7 +168,7 @@ function decodeEvents(file: FileHeader, sections: Sections, source: string): Tra
     decodePfns(events, columns.pfns, file.header.frameCount);
   const complete = Object.values(columns).every(({ atEnd, overrun }) => atEnd && !overrun);
   if (!valid || !complete) throw malformed(source, `${count} valid events`, 'others');
-  return events;
+  return events.trimmed();
 }
 
 function decodeTimes(events: EventColumns, column: VarintReader, file: FileHeader): boolean {
