@@ -24,7 +24,7 @@ import {
 import { assert, NS_PER_MS, type Pfn, pfnToGpa } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { type Kthread, WaitQueue } from '../kernel/kthread.ts';
-import { Gfp } from '../mm/gfp.ts';
+import { Gfp } from '../mm/index.ts';
 import { allocateQueue } from '../virtio/queue-memory.ts';
 import type { SplitQueue } from '../virtio/split-queue.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';

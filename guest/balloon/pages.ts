@@ -3,9 +3,8 @@
  * are inside, the last one in is the first one out.
  */
 import { assert, type Pfn } from '../../shared/index.ts';
-import { Gfp } from '../mm/gfp.ts';
 import type { PageAllocator } from '../mm/index.ts';
-import { PageOwner } from '../mm/pages.ts';
+import { Gfp, PageOwner } from '../mm/index.ts';
 
 /** balloon_page_alloc: may reclaim, but gives up early and leaves the reserves alone. */
 const BALLOON_GFP =

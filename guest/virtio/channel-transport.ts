@@ -57,17 +57,17 @@ export class ChannelTransport implements VirtioTransport {
     return featuresOf(yield* this.#access({ name: 'getDeviceFeatures' }, 'deviceFeatures'));
   }
 
-  *setDriverFeatures(features: FeatureSet): Kthread {
-    this.#kernel.post({ name: 'setDriverFeatures', ...featureWords(features) });
+  setDriverFeatures(features: FeatureSet): Kthread {
+    return this.#post({ name: 'setDriverFeatures', ...featureWords(features) });
   }
 
   *getStatus(): Kthread<number> {
     return (yield* this.#access({ name: 'getStatus' }, 'status')).status;
   }
 
-  *setStatus(status: number): Kthread {
+  setStatus(status: number): Kthread {
     if (status === 0) this.#queues.length = 0;
-    this.#kernel.post({ name: 'setStatus', status });
+    return this.#post({ name: 'setStatus', status });
   }
 
   *reset(): Kthread {
@@ -87,18 +87,18 @@ export class ChannelTransport implements VirtioTransport {
     return new Uint8Array(0);
   }
 
-  *writeConfig(offset: number, data: Uint8Array): Kthread {
-    this.#kernel.post({ name: 'setConfig', offset, data });
+  writeConfig(offset: number, data: Uint8Array): Kthread {
+    return this.#post({ name: 'setConfig', offset, data });
   }
 
   *getQueueMaxSize(index: number): Kthread<number> {
     return (yield* this.#access({ name: 'getQueue', index }, 'queue')).max_size;
   }
 
-  *setQueue(queue: SplitQueue, callback: () => void): Kthread {
+  setQueue(queue: SplitQueue, callback: () => void): Kthread {
     const reader = new RingReader(queue, this.#kernel.ram);
     this.#queues[queue.index] = { reader, callback };
-    this.#kernel.post({
+    return this.#post({
       name: 'setQueue',
       index: queue.index,
       size: queue.size,
@@ -108,10 +108,10 @@ export class ChannelTransport implements VirtioTransport {
     });
   }
 
-  *notify(queue: SplitQueue): Kthread {
+  notify(queue: SplitQueue): Kthread {
     const reader = this.#queues[queue.index]?.reader;
     assert(reader !== undefined, 'a kicked queue was given to the device');
-    if (reader.broken !== null) return;
+    if (reader.broken !== null) return nothing();
     this.counters.avail_chains += reader.take(this.#kernel.now);
     if (reader.broken !== null) {
       this.counters.broken_queues++;
@@ -121,6 +121,7 @@ export class ChannelTransport implements VirtioTransport {
       });
     }
     this.#kernel.notify(queue.index);
+    return nothing();
   }
 
   /** The chains notified since the last call, for the frame that goes out now. */
@@ -163,6 +164,11 @@ export class ChannelTransport implements VirtioTransport {
     this.counters.used_chains += count - bad;
   }
 
+  #post(message: Message): Kthread {
+    this.#kernel.post(message);
+    return nothing();
+  }
+
   *#access<N extends ReplyName>(message: Message, expected: N): Kthread<Message<N>> {
     const reply = yield { kind: 'access', message };
     // The link has matched replies to requests already: another kind here is our own mistake.
@@ -170,3 +176,6 @@ export class ChannelTransport implements VirtioTransport {
     return reply as Message<N>;
   }
 }
+
+/** A posted operation takes effect at the call and no virtual time. */
+function* nothing(): Kthread {}

@@ -2,8 +2,7 @@
 import { isQueueSize, splitRingLayout } from '../../protocol/index.ts';
 import { PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import { Gfp } from '../mm/gfp.ts';
-import { MAX_PAGE_ORDER } from '../mm/pages.ts';
+import { Gfp, MAX_PAGE_ORDER } from '../mm/index.ts';
 import { SplitQueue } from './split-queue.ts';
 
 /**

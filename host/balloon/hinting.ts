@@ -24,6 +24,8 @@ export interface HintingOptions {
   /** Plant: take hints whatever the state and the id, to prove that the checks can fail. */
   readonly acceptLateHints: boolean;
   readonly ramPages: number;
+  /** The id used last, by the source of an incoming migration; the minimum by default. */
+  readonly lastCmdId?: number;
 }
 
 /** Receives each accepted block. */
@@ -34,12 +36,13 @@ export class HintStateMachine {
   readonly #metrics: BalloonMetrics;
   readonly #onHint: HintSink;
   #status: HintStatus = HintStatus.STOP;
-  #cmdId = FREE_PAGE_HINT_CMD_ID_MIN;
+  #cmdId: number;
   /** The id that the driver sent last: what its blocks belong to. */
   #driverId: number = HintCommand.STOP;
 
   constructor(options: HintingOptions, metrics: BalloonMetrics, onHint: HintSink) {
     this.#options = options;
+    this.#cmdId = options.lastCmdId ?? FREE_PAGE_HINT_CMD_ID_MIN;
     this.#metrics = metrics;
     this.#onHint = onHint;
   }
@@ -55,16 +58,11 @@ export class HintStateMachine {
 
   /** What the driver reads in `free_page_hint_cmd_id`. */
   get configValue(): number {
-    switch (this.#status) {
-      case HintStatus.REQUESTED:
-        return this.#cmdId;
-      case HintStatus.DONE:
-        return HintCommand.DONE;
-      case HintStatus.STOP:
-        return HintCommand.STOP;
-      case HintStatus.START:
-        return this.#options.startReadsAs === 'id' ? this.#cmdId : HintCommand.STOP;
-    }
+    const { status } = this;
+    if (status === HintStatus.STOP) return HintCommand.STOP;
+    if (status === HintStatus.DONE) return HintCommand.DONE;
+    const hidden = status === HintStatus.START && this.#options.startReadsAs === 'stop';
+    return hidden ? HintCommand.STOP : this.#cmdId;
   }
 
   /** Ask for a round under a new id. The caller notifies the driver. */

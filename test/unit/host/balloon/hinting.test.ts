@@ -1,0 +1,169 @@
+import { describe, expect, test } from 'vitest';
+import {
+  FREE_PAGE_HINT_CMD_ID_MIN,
+  type HintingOptions,
+  HintStateMachine,
+  HintStatus,
+} from '../../../../host/balloon/hinting.ts';
+import { newBalloonMetrics } from '../../../../host/balloon/metrics.ts';
+import { HintCommand } from '../../../../protocol/index.ts';
+
+const { STOP, REQUESTED, START, DONE } = HintStatus;
+const OPTIONS: HintingOptions = { startReadsAs: 'stop', acceptLateHints: false, ramPages: 1024 };
+
+function make(options: Partial<HintingOptions> = {}) {
+  const metrics = newBalloonMetrics();
+  const hints: [gpa: number, sizeBytes: number, cmdId: number, atNs: number][] = [];
+  const machine = new HintStateMachine({ ...OPTIONS, ...options }, metrics, (...hint) => {
+    hints.push(hint);
+  });
+  return { machine, metrics, hints };
+}
+
+/** Brings a fresh machine into a state. */
+function enter(machine: HintStateMachine, status: HintStatus): void {
+  if (status === STOP) return;
+  machine.start();
+  if (status === START) machine.command(machine.cmdId);
+  if (status === DONE) machine.done();
+}
+
+describe('every event in every state', () => {
+  type Event = 'start' | 'stop' | 'done' | 'current id' | 'old id' | 'STOP id' | 'reset';
+  const act: Record<Event, (machine: HintStateMachine) => void> = {
+    start: (machine) => machine.start(),
+    stop: (machine) => void machine.stop(),
+    done: (machine) => void machine.done(),
+    'current id': (machine) => machine.command(machine.cmdId),
+    'old id': (machine) => machine.command(machine.cmdId - 1),
+    'STOP id': (machine) => machine.command(HintCommand.STOP),
+    reset: (machine) => machine.reset(),
+  };
+  const table: [
+    Event,
+    [stop: HintStatus, requested: HintStatus, start: HintStatus, done: HintStatus],
+  ][] = [
+    ['start', [REQUESTED, REQUESTED, REQUESTED, REQUESTED]],
+    ['stop', [STOP, STOP, STOP, STOP]],
+    ['done', [DONE, DONE, DONE, DONE]],
+    ['current id', [STOP, START, STOP, DONE]],
+    ['old id', [STOP, REQUESTED, STOP, DONE]],
+    ['STOP id', [STOP, REQUESTED, STOP, DONE]],
+    ['reset', [STOP, STOP, STOP, STOP]],
+  ];
+  const cases = table.flatMap(([event, to]) =>
+    [STOP, REQUESTED, START, DONE].map((from, i) => ({ event, from, to: to[i]! })),
+  );
+
+  test.each(cases)('$event in $from goes to $to', ({ event, from, to }) => {
+    const { machine } = make();
+    enter(machine, from);
+    expect(machine.status).toBe(from);
+    act[event](machine);
+    expect(machine.status).toBe(to);
+  });
+
+  test.each([
+    { status: STOP, accepted: false },
+    { status: REQUESTED, accepted: false },
+    { status: START, accepted: true },
+    { status: DONE, accepted: false },
+  ])('a block in $status is accepted: $accepted', ({ status, accepted }) => {
+    const { machine, metrics, hints } = make();
+    enter(machine, status);
+    machine.block(4096, 8192, 5);
+    expect(hints).toEqual(accepted ? [[4096, 8192, machine.cmdId, 5]] : []);
+    expect(metrics.hints_late).toBe(accepted ? 0 : 1);
+    expect(metrics.hint_pages_late).toBe(accepted ? 0 : 2);
+    expect(machine.status).toBe(status);
+  });
+
+  test('stop and done notify only on a change', () => {
+    const { machine } = make();
+    expect(machine.stop()).toBe(false);
+    expect(machine.done()).toBe(true);
+    expect(machine.done()).toBe(false);
+    expect(machine.stop()).toBe(true);
+  });
+});
+
+describe('command ids', () => {
+  test('the first is 0x80000001 and each round has a new one', () => {
+    const { machine } = make();
+    machine.start();
+    expect(machine.cmdId).toBe(0x8000_0001);
+    machine.stop();
+    machine.start();
+    expect(machine.cmdId).toBe(0x8000_0002);
+  });
+
+  test('2^32−1 is followed by the minimum', () => {
+    const { machine } = make({ lastCmdId: 0xffff_fffe });
+    machine.start();
+    expect(machine.cmdId).toBe(0xffff_ffff);
+    machine.start();
+    expect(machine.cmdId).toBe(FREE_PAGE_HINT_CMD_ID_MIN);
+  });
+
+  test('survive a reset, so no id is published twice', () => {
+    const { machine } = make();
+    machine.start();
+    machine.reset();
+    machine.start();
+    expect(machine.cmdId).toBe(0x8000_0002);
+  });
+
+  test.each([
+    { status: STOP, stop: HintCommand.STOP, id: HintCommand.STOP },
+    { status: DONE, stop: HintCommand.DONE, id: HintCommand.DONE },
+    { status: REQUESTED, stop: 0x8000_0001, id: 0x8000_0001 },
+    { status: START, stop: HintCommand.STOP, id: 0x8000_0001 },
+  ])('reads in $status', ({ status, stop, id }) => {
+    for (const [startReadsAs, expected] of [
+      ['stop', stop],
+      ['id', id],
+    ] as const) {
+      const { machine } = make({ startReadsAs });
+      enter(machine, status);
+      expect(machine.configValue).toBe(expected);
+    }
+  });
+});
+
+describe('stale and foreign', () => {
+  test('blocks under an old id are late, also in the next round', () => {
+    const { machine, metrics, hints } = make();
+    machine.start();
+    const old = machine.cmdId;
+    machine.stop();
+    machine.start();
+    machine.command(old);
+    machine.block(0, 4096, 1);
+    expect(hints).toEqual([]);
+    expect(metrics).toMatchObject({ hints_late: 1, hint_stale_ids: 1 });
+  });
+
+  test.each([
+    { gpa: 1023 * 4096, sizeBytes: 8192 },
+    { gpa: 1024 * 4096, sizeBytes: 4096 },
+    { gpa: 100, sizeBytes: 4096 },
+    { gpa: 4096, sizeBytes: 4095 },
+  ])('a block at $gpa of $sizeBytes bytes is a violation', ({ gpa, sizeBytes }) => {
+    const { machine, metrics, hints } = make();
+    enter(machine, START);
+    machine.block(gpa, sizeBytes, 0);
+    expect(hints).toEqual([]);
+    expect(metrics).toMatchObject({ bad_hints: 1, protocol_violations: 1 });
+  });
+
+  test('the plant accepts late hints under the id of the driver, and still counts them', () => {
+    const { machine, metrics, hints } = make({ acceptLateHints: true });
+    machine.start();
+    const old = machine.cmdId;
+    machine.command(old);
+    machine.stop();
+    machine.block(0, 4096, 1);
+    expect(hints).toEqual([[0, 4096, old, 1]]);
+    expect(metrics.hints_late).toBe(1);
+  });
+});
