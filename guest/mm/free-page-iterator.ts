@@ -99,11 +99,10 @@ export class FreePageIterator {
     assert(budgetNodes >= 1, 'a step may visit at least one node');
     assert(out.pfns.length >= 1, 'the buffer holds at least one block');
     const { walk } = this.#mm.freeLists;
-    const isLate = walk.position >= this.#endList;
-    const zone = this.#zoneOfStep(isLate);
+    const zone = this.#zoneOfStep();
     const found = { nodes: 0, count: 0 };
-    if (isLate) this.#visitLate(zone, budgetNodes, out, found);
-    else this.#visitLists(zone, budgetNodes, out, found);
+    this.#visitLists(zone, budgetNodes, out, found);
+    if (walk.position >= this.#endList) this.#visitLate(zone, budgetNodes, out, found);
     return {
       validUntil: 'lock dropped',
       zone,
@@ -122,20 +121,18 @@ export class FreePageIterator {
     return this.statistics;
   }
 
-  #zoneOfStep(isLate: boolean): Zone {
+  #zoneOfStep(): Zone {
     const { walk } = this.#mm.freeLists;
     const { zones } = this.#mm;
-    if (!isLate) return zones[Math.floor(walk.position / LISTS_PER_ZONE)]!;
     const late = walk.peekLate();
-    return late < 0
-      ? zones[Math.floor((this.#endList - 1) / LISTS_PER_ZONE)]!
-      : this.#mm.zoneOf(late);
+    if (walk.position >= this.#endList && late >= 0) return this.#mm.zoneOf(late);
+    return zones[Math.floor(Math.min(walk.position, this.#endList - 1) / LISTS_PER_ZONE)]!;
   }
 
   #visitLists(zone: Zone, budget: number, out: FreeBlockBuffer, found: Found): void {
     const { walk } = this.#mm.freeLists;
     const { next, listBase, order } = this.#mm.pages;
-    const zoneEnd = zone.firstList + LISTS_PER_ZONE;
+    const zoneEnd = Math.min(zone.firstList + LISTS_PER_ZONE, this.#endList);
     while (walk.position < zoneEnd && found.nodes < budget && found.count < out.pfns.length) {
       if (!walk.isEntered) walk.cursor = next[listBase + walk.position]!;
       const node = walk.cursor;
