@@ -10,8 +10,6 @@ import { readSource } from './source-file.ts';
 import { type MalformedLine, TraceBuilder, type TraceMark } from './trace-builder.ts';
 import { LineKind } from './trace-line.ts';
 
-export type { MalformedLine, TraceMark } from './trace-builder.ts';
-
 const NEWLINE = 0x0a;
 const HASH = 0x23;
 const MAX_LINE_BYTES = 1 << 16;

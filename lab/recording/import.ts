@@ -36,7 +36,7 @@ export interface ImportOptions {
   readonly onProgress?: ((progress: ImportProgress) => void) | undefined;
 }
 
-export interface ImportProgress {
+interface ImportProgress {
   readonly what: 'lines';
   readonly done: number;
   /** As recording.json says; null if it does not. */
@@ -64,11 +64,12 @@ export async function importRecording(
   }
   const zeroAtMigrate = await readZeroBitmap(paths.zero, flags, manifest.mem_MiB);
   const { onProgress } = options;
+  const total = manifest.trace?.events ?? null;
   const trace = await readTraceFile(paths.trace, {
     frameCount: flags.frameCount,
     allowLostEvents: options.allowLostEvents,
     tolerateMalformed: options.tolerateMalformed,
-    onLines: onProgress && ((done) => onProgress({ what: 'lines', done, total: null })),
+    onLines: onProgress && ((done) => onProgress({ what: 'lines', done, total })),
   });
   const traceFile = basename(paths.trace);
   checkTrace(trace, manifest, traceFile);

@@ -18,7 +18,7 @@ const MAX_ORDER = 10;
 const SAMPLES = 12;
 
 /** Free memory at one time, as the largest aligned blocks that fit into it. */
-export interface FreeSample {
+interface FreeSample {
   /** Since the first event. */
   readonly atMs: number;
   readonly mark: 'migrate' | 'migrated' | null;
@@ -27,7 +27,7 @@ export interface FreeSample {
   readonly pagesByOrder: readonly number[];
 }
 
-export interface ClassUse {
+interface ClassUse {
   readonly gfpFlags: string;
   readonly allocs: number;
   readonly pages: number;
@@ -35,7 +35,7 @@ export interface ClassUse {
 }
 
 /** Events per second in one part of the recording. */
-export interface PhaseRates {
+interface PhaseRates {
   readonly phase: 'before' | 'during' | 'after';
   readonly seconds: number;
   readonly allocs: number;

@@ -62,7 +62,7 @@ export async function readPageFlags(path: string, memMiB: number): Promise<PageF
 }
 
 /** Throws BallastError RECORDING_MALFORMED where the size or the holes do not fit `memMiB`. */
-export function parsePageFlags(bytes: Uint8Array, file: string, memMiB: number): PageFlags {
+function parsePageFlags(bytes: Uint8Array, file: string, memMiB: number): PageFlags {
   if (bytes.length % BYTES_PER_FRAME !== 0) {
     throw malformed(file, 'a multiple of 8 bytes (a u64 per page frame)', `${bytes.length} bytes`);
   }

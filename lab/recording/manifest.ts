@@ -52,6 +52,8 @@ const manifestSchema = z
     recorded_with_free_page_hint: z.boolean(),
     bandwidth_bytes_per_s: z.number().positive(),
     downtime_limit_ms: quantity,
+    // Only tells how long the import will take: the trace's own header is what counts.
+    trace: z.object({ events: count.optional() }).optional(),
     migrate_at_s: seconds,
     migrated_at_s: seconds,
     in_place_dirty: z
@@ -82,7 +84,7 @@ export function readManifest(path: string): Manifest {
   return parseManifest(text, basename(path));
 }
 
-export function parseManifest(text: string, file: string): Manifest {
+function parseManifest(text: string, file: string): Manifest {
   let value: unknown;
   try {
     value = JSON.parse(text);

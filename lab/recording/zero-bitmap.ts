@@ -21,7 +21,7 @@ export async function readZeroBitmap(
  * Bits go by page frame number; a dump of RAM alone has no bits for the hole below 4 GiB, and is
  * spread over the frames here. Throws BallastError RECORDING_MALFORMED if the size fits neither.
  */
-export function parseZeroBitmap(
+function parseZeroBitmap(
   bytes: Uint8Array,
   file: string,
   flags: PageFlags,

@@ -37,7 +37,7 @@ export interface TraceEvents {
 }
 
 /** One reading of query-migrate while the real migration ran. */
-export interface MeasuredSample {
+interface MeasuredSample {
   readonly ms: number;
   readonly transferred: number;
   readonly remaining: number;

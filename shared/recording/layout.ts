@@ -35,7 +35,7 @@ export type SetName = Exclude<
   'pageblockMigratetype' | 'eventTimes' | 'eventSignatures' | 'eventPfns'
 >;
 
-export interface SectionEntry {
+interface SectionEntry {
   readonly name: SectionName;
   readonly packedBytes: number;
   readonly rawBytes: number;

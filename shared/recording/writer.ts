@@ -59,7 +59,8 @@ function assemble(json: Uint8Array, sections: readonly Uint8Array[]): Uint8Array
   prefix.writeUInt32LE(FORMAT_VERSION, VERSION_OFFSET);
   createHash('sha256').update(body).digest().copy(prefix, DIGEST_OFFSET);
   prefix.writeUInt32LE(body.length, BODY_LENGTH_OFFSET);
-  return Buffer.concat([prefix, body]);
+  // A plain array: a Buffer's slice() shares its bytes where an array's copies them.
+  return new Uint8Array(Buffer.concat([prefix, body]));
 }
 
 function compress(bytes: Uint8Array): Uint8Array {

@@ -30,6 +30,7 @@ describe('an event line', () => {
     ['of a task with dashes', `a-1-b--9 [000] ..... 2.467219: ${ALLOC}`],
     ['of a task with colons', `kworker/u2:1: x-9 [000] ..... 2.467219: ${ALLOC}`],
     ['of a task with a bracket', `[x] y [0]-9 [000] ..... 2.467219: ${ALLOC}`],
+    ['of a task that looks like a CPU and a time', `a [1] 9.5: x-9 [000] ..... 2.467219: ${ALLOC}`],
     ['of the idle task', `<idle>-0 [000] ..... 2.467219: ${ALLOC}`],
     ['of an unknown task', `<...>-12345 [000] ..... 2.467219: ${ALLOC}`],
     ['as trace-cmd prints it', `init-1 [000] 2.467219: ${ALLOC.replace(': ', ':        ')}`],
