@@ -170,6 +170,7 @@ const steps = fc.array(
     budget: fc.integer({ min: 1, max: 12 }),
     room: fc.integer({ min: 1, max: 12 }),
     operations: fc.array(operation, { maxLength: 6 }),
+    takesCursor: fc.boolean(),
   }),
   { minLength: 1, maxLength: 60 },
 );
@@ -189,7 +190,7 @@ describe('FreePageIterator', () => {
         const out = { pfns: new Uint32Array(12), orders: new Uint8Array(12) };
         for (let i = 0; ; i++) {
           expect(i).toBeLessThan(20_000);
-          const now = between[i] ?? { budget: 50, room: 12, operations: [] };
+          const now = between[i] ?? { budget: 50, room: 12, operations: [], takesCursor: false };
           const step = iterator.step(now.budget, {
             pfns: out.pfns.subarray(0, now.room),
             orders: out.orders.subarray(0, now.room),
@@ -210,7 +211,12 @@ describe('FreePageIterator', () => {
             }
           }
           if (step.done) break;
-          for (const op of now.operations) {
+          const { cursor } = mm.freeLists.walk;
+          const atCursor: Operation[] =
+            now.takesCursor && cursor >= 0 && cursor < RAM_PAGES
+              ? [{ kind: 'exact', order: 0, gfp: Gfp.GFP_KERNEL, at: cursor, cpu: 0 }]
+              : [];
+          for (const op of [...atCursor, ...now.operations]) {
             modelled.apply(op);
             const still = buddyFrames(mm);
             for (const frame of stayedFree) if (!still.has(frame)) stayedFree.delete(frame);

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import {
   FreePageIterator,
   Gfp,
+  MigrateType,
   type PageAllocator,
   recordUnusedPages,
   ZoneType,
@@ -77,6 +78,22 @@ describe('FreePageIterator', () => {
     mm.free(BASE, 4);
     const step = iterator.step(11, out);
     expect([step.count, out.pfns[0], out.orders[0], step.done]).toEqual([1, BASE, 10, true]);
+  });
+
+  test('finds a block that is appended to a list whose end the cursor has reached', () => {
+    const { mm } = freshMachine();
+    mm.setMigratetype((BASE + 512) >> 9, MigrateType.RECLAIMABLE);
+    for (let at = 0; at < 1024; at += 16) mm.allocExact(BASE + at, 4, Gfp.GFP_KERNEL);
+    for (const at of [0, 64, 512]) mm.free(BASE + at, 4);
+    const iterator = new FreePageIterator(mm, DEFAULT_COSTS);
+    const out = buffer(1);
+    iterator.start({ zone: mm.zones[ZoneType.DMA32]!, minOrder: 4, maxOrder: 4 });
+    iterator.step(1, out);
+    expect(out.pfns[0]).toBe(BASE + 64);
+    mm.allocExact(BASE, 4, Gfp.GFP_KERNEL);
+    mm.setMigratetype((BASE + 512) >> 9, MigrateType.MOVABLE);
+    expect(iterator.step(1, out).count).toBe(1);
+    expect(out.pfns[0]).toBe(BASE + 512);
   });
 
   test('is out of date after any change of the zone', () => {
