@@ -57,8 +57,8 @@ export interface BalloonDeviceHooks {
 
 /** Results of one notification: post `used`, then an irq per vector, `costNs` later. */
 export interface AvailResult {
-  readonly used: Message[];
-  readonly irqVectors: number[];
+  readonly used: readonly Message[];
+  readonly irqVectors: readonly number[];
   readonly costNs: Nanoseconds;
 }
 
