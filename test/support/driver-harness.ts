@@ -7,7 +7,7 @@ import type { HintingStrategy, HintObserver } from '../../guest/balloon/hinting.
 import type { Kernel } from '../../guest/kernel/kernel.ts';
 import { Scheduler } from '../../guest/kernel/scheduler.ts';
 import { Ram } from '../../guest/machine/ram.ts';
-import type { PageAllocator } from '../../guest/mm/index.ts';
+import { PageAllocator } from '../../guest/mm/index.ts';
 import { Pages } from '../../guest/mm/pages.ts';
 import { ChannelTransport } from '../../guest/virtio/channel-transport.ts';
 import {
@@ -16,7 +16,7 @@ import {
   type BalloonDeviceOptions,
 } from '../../host/balloon/device.ts';
 import { type Message, toUint32 } from '../../protocol/index.ts';
-import { DEFAULT_COSTS, Errno, EventLog, EventQueue } from '../../shared/index.ts';
+import { Bitmap, DEFAULT_COSTS, Errno, EventLog, EventQueue } from '../../shared/index.ts';
 
 /** First fit over a stack of freed pages and a bump pointer; `limitPages` makes it fail. */
 export class BumpAllocator {
@@ -69,11 +69,14 @@ export interface HarnessOptions {
   readonly strategy?: HintingStrategy | null;
   readonly observers?: readonly HintObserver[];
   readonly recordHints?: boolean;
+  /** The guest's own page allocator instead of the counting one. */
+  readonly realAllocator?: boolean;
 }
 
 export class DriverHarness {
   readonly ram: Ram;
   readonly mm: BumpAllocator;
+  readonly pageAllocator: PageAllocator | null;
   readonly kernel: Kernel;
   readonly transport: ChannelTransport;
   readonly driver: BalloonDriver;
@@ -94,6 +97,7 @@ export class DriverHarness {
     const ramPages = options.ramPages ?? 65536;
     this.ram = new Ram(ramPages);
     this.mm = new BumpAllocator(ramPages);
+    this.pageAllocator = options.realAllocator ? realAllocator(ramPages, this.ram) : null;
     const scheduler = this.#scheduler;
     this.kernel = {
       get now() {
@@ -101,7 +105,7 @@ export class DriverHarness {
       },
       costs: DEFAULT_COSTS,
       log: new EventLog(),
-      mm: this.mm as unknown as PageAllocator,
+      mm: this.pageAllocator ?? (this.mm as unknown as PageAllocator),
       ram: this.ram,
       spawn: (_name, body) => scheduler.spawn(body),
       post: (message) => void this.#posted.push(message),
@@ -186,4 +190,16 @@ export class DriverHarness {
       this.transport.receive(message);
     }
   }
+}
+
+function realAllocator(ramPages: number, ram: Ram): PageAllocator {
+  const mm = { initOnAlloc: true, initOnFree: false, pagePoison: false };
+  const allocator = new PageAllocator(
+    { ramPages, vcpus: 1, mm },
+    { clearPages: (pfn, pageCount) => ram.fill(pfn, pageCount, 0) },
+  );
+  const free = new Bitmap(ramPages);
+  free.setRange(1024, ramPages - 1024);
+  allocator.adoptFreeSet(free);
+  return allocator;
 }

@@ -130,3 +130,19 @@ describe('size work', () => {
     expect(harness.driver.numPages).toBe(10);
   });
 });
+
+test('the page allocator agrees with the driver through inflate and deflate', () => {
+  const harness = new DriverHarness({ ramPages: 32768, realAllocator: true }).boot();
+  const free = harness.pageAllocator!.freePages();
+  harness.device.setTarget(20_000);
+  harness.runFor(2 * SECOND);
+  expect(harness.driver.numPages).toBe(20_000);
+  expect(harness.pageAllocator!.freePages()).toBe(free - 20_000);
+  expect(harness.driver.audit()).toEqual([]);
+  expect(harness.pageAllocator!.audit()).toEqual([]);
+  harness.device.setTarget(0);
+  harness.runFor(2 * SECOND);
+  expect(harness.pageAllocator!.freePages()).toBe(free);
+  expect(harness.pageAllocator!.audit()).toEqual([]);
+  expect(harness.device.protocolViolations).toBe(0);
+});
