@@ -12,5 +12,6 @@ export {
   type Pages,
 } from './pages.ts';
 export * from './record-unused-pages.ts';
+export type { MmVmstat } from './vmstat.ts';
 export type { Zone } from './zone.ts';
 export { ZoneType } from './zone-type.ts';

@@ -21,6 +21,7 @@ import {
   Pages,
 } from './pages.ts';
 import { PAGE_ALLOC_COSTLY_ORDER, PerCpuLists, pcpListCount } from './pcp.ts';
+import { type MmVmstat, PGALLOC, zeroVmstat } from './vmstat.ts';
 import {
   ALLOC_WMARK_MASK,
   AllocFlag,
@@ -50,39 +51,13 @@ export interface PageAllocatorHooks {
   reclaim?(order: number, gfp: GfpMask): number;
 }
 
-/** Counters with the names of /proc/vmstat, in pages where Linux counts pages. */
-export interface MmVmstat {
-  pgalloc_dma: number;
-  pgalloc_dma32: number;
-  pgalloc_normal: number;
-  pgalloc_movable: number;
-  pgfree: number;
-  /** Direct reclaims that an allocation had to wait for. */
-  allocstall: number;
-  /** Times an allocation would have woken kswapd: the low watermark was not met. */
-  kswapd_wakeups: number;
-  /** Allocations that returned no page. */
-  alloc_failures: number;
-}
-
-const PGALLOC = ['pgalloc_dma', 'pgalloc_dma32', 'pgalloc_normal', 'pgalloc_movable'] as const;
-
 export class PageAllocator {
   readonly pages: Pages;
   readonly zones: readonly Zone[];
   readonly pageblocks: Pageblocks;
   readonly buddy: Buddy;
   readonly pcp: PerCpuLists;
-  readonly vmstat: MmVmstat = {
-    pgalloc_dma: 0,
-    pgalloc_dma32: 0,
-    pgalloc_normal: 0,
-    pgalloc_movable: 0,
-    pgfree: 0,
-    allocstall: 0,
-    kswapd_wakeups: 0,
-    alloc_failures: 0,
-  };
+  readonly vmstat: MmVmstat = zeroVmstat();
   readonly #vcpus: number;
   readonly #mm: MmOptions;
   readonly #minFreeKbytes: number | undefined;
@@ -134,7 +109,7 @@ export class PageAllocator {
       }
     }
     for (let pfn = onPcp?.nextSet(0) ?? -1; onPcp && pfn >= 0; pfn = onPcp.nextSet(pfn + 1)) {
-      this.#disown(pfn, 0);
+      this.pages.disown(pfn, 0);
       this.pages.setFree(pfn, 0, true);
       this.pcp.adopt(this.zoneOf(pfn), pfn, this.pageblocks.typeOf(pfn));
     }
@@ -204,7 +179,7 @@ export class PageAllocator {
   free(pfn: Pfn, order: number, cpu = 0): void {
     assert(this.#isBlock(pfn, order), 'what is freed is an aligned block of RAM');
     assert(this.pages.areAll(pfn, order, false), 'a block is freed once');
-    this.#disown(pfn, order);
+    this.pages.disown(pfn, order);
     const pageCount = 1 << order;
     this.vmstat.pgfree += pageCount;
     if (this.#mm.pagePoison) this.#hooks.clearPages(pfn, pageCount, 'poison');
@@ -285,7 +260,7 @@ export class PageAllocator {
       // Larger blocks form by merging, which knows the types of both pageblocks.
       let order = Math.min(PAGEBLOCK_ORDER, 31 - Math.clz32(end - at));
       if (at !== 0) order = Math.min(order, 31 - Math.clz32(at & -at));
-      this.#disown(at, order);
+      this.pages.disown(at, order);
       this.pages.setFree(at, order, true);
       this.buddy.free(zone, at, order, this.pageblocks.typeOf(at), true);
       at += 1 << order;
@@ -400,49 +375,6 @@ export class PageAllocator {
       buddy.free(zone, pfn < upper ? upper : start, high, type);
       if (pfn >= upper) start = upper;
     }
-  }
-
-  /** Allocated frames become nobody's, however they were allocated. */
-  #disown(pfn: Pfn, order: number): void {
-    const { pages } = this;
-    const isWhole = (pages.flags[pfn]! & PageFlag.ALLOCATED) !== 0 && pages.order[pfn] === order;
-    if (!isWhole) this.#reshape(pfn, order);
-    assert(pages.refcount[pfn]! <= 1, 'nobody else holds a reference to what is freed');
-    pages.flags[pfn] = 0;
-    pages.owner[pfn] = PageOwner.NONE;
-    pages.refcount[pfn] = 0;
-  }
-
-  /** Makes one allocated block of these frames: split_page, or its opposite. */
-  #reshape(pfn: Pfn, order: number): void {
-    const { pages } = this;
-    const head = pages.headOf(pfn);
-    assert((pages.flags[head]! & PageFlag.ALLOCATED) !== 0, 'what is freed was allocated');
-    let high = pages.order[head]!;
-    let start = head;
-    while (high > order) {
-      high--;
-      const upper = start + (1 << high);
-      for (const part of [start, upper]) {
-        pages.flags[part] = pages.flags[head]!;
-        pages.order[part] = high;
-        pages.owner[part] = pages.owner[head]!;
-        pages.migratetype[part] = pages.migratetype[head]!;
-        pages.refcount[part] = pages.refcount[head]!;
-      }
-      if (pfn >= upper) start = upper;
-    }
-    for (let at = pfn; at < pfn + (1 << order); ) {
-      const next = at + (1 << pages.order[at]!);
-      assert(pages.refcount[at]! <= 1, 'nobody else holds a reference to what is freed');
-      if (at !== pfn) {
-        pages.flags[at] = 0;
-        pages.owner[at] = PageOwner.NONE;
-        pages.refcount[at] = 0;
-      }
-      at = next;
-    }
-    pages.order[pfn] = order;
   }
 
   /** A free block of order 10 over two pageblocks is halved, when one half changes its kind. */

@@ -182,6 +182,47 @@ export class Pages {
     this.flags[pfn]! &= ~PageFlag.HELD;
   }
 
+  /** Allocated frames become nobody's, however they were allocated. */
+  disown(pfn: Pfn, order: number): void {
+    const isWhole = (this.flags[pfn]! & PageFlag.ALLOCATED) !== 0 && this.order[pfn] === order;
+    if (!isWhole) this.#reshape(pfn, order);
+    assert(this.refcount[pfn]! <= 1, 'nobody else holds a reference to what is freed');
+    this.flags[pfn] = 0;
+    this.owner[pfn] = PageOwner.NONE;
+    this.refcount[pfn] = 0;
+  }
+
+  /** Makes one allocated block of these frames: split_page, or its opposite. */
+  #reshape(pfn: Pfn, order: number): void {
+    const head = this.headOf(pfn);
+    assert((this.flags[head]! & PageFlag.ALLOCATED) !== 0, 'what is freed was allocated');
+    let high = this.order[head]!;
+    let start = head;
+    while (high > order) {
+      high--;
+      const upper = start + (1 << high);
+      for (const part of [start, upper]) {
+        this.flags[part] = this.flags[head]!;
+        this.order[part] = high;
+        this.owner[part] = this.owner[head]!;
+        this.migratetype[part] = this.migratetype[head]!;
+        this.refcount[part] = this.refcount[head]!;
+      }
+      if (pfn >= upper) start = upper;
+    }
+    for (let at = pfn; at < pfn + (1 << order); ) {
+      const next = at + (1 << this.order[at]!);
+      assert(this.refcount[at]! <= 1, 'nobody else holds a reference to what is freed');
+      if (at !== pfn) {
+        this.flags[at] = 0;
+        this.owner[at] = PageOwner.NONE;
+        this.refcount[at] = 0;
+      }
+      at = next;
+    }
+    this.order[pfn] = order;
+  }
+
   #setFlag(pfn: Pfn, flag: number): void {
     assert((this.flags[pfn]! & PageFlag.ALLOCATED) !== 0, 'only an allocated block is marked');
     this.flags[pfn]! |= flag;
