@@ -221,11 +221,7 @@ export class BalloonDevice {
       return 0;
     }
     if (name === 'inflateq') return this.#inflated.inflate(out, outStart, outBytes, this.#entered);
-    if (name === 'deflateq') {
-      // A page that leaves may be used at once: what entered before it is discarded first.
-      this.#discardEntered();
-      return this.#inflated.deflate(out, outStart, outBytes);
-    }
+    if (name === 'deflateq') return this.#inflated.deflate(out, outStart, outBytes);
     return 0;
   }
 

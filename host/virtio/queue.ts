@@ -21,7 +21,7 @@ export interface QueueAddresses {
 }
 
 /** Bytes of readable data in one `avail` message: far above any balloon buffer. */
-export const MAX_OUT_BYTES = 1 << 20;
+const MAX_OUT_BYTES = 1 << 20;
 
 /** Position of the chain under the cursor, and views of its parts. */
 export class AvailCursor {

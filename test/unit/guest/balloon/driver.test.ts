@@ -108,6 +108,18 @@ describe('size work', () => {
     expect(harness.device.protocolViolations).toBe(0);
   });
 
+  test('what it writes for the device is in the dirty log: its ring and its buffer', () => {
+    const harness = new DriverHarness().boot();
+    harness.ram.dirtyLog.enable(true);
+    harness.device.setTarget(5);
+    harness.runFor(SECOND);
+    // Frames are handed out in order: inflateq, deflateq, the driver's buffer.
+    expect(harness.ram.dirtyLog.bits.get(1024)).toBe(true);
+    expect(harness.ram.dirtyLog.bits.get(1025)).toBe(false);
+    expect(harness.ram.dirtyLog.bits.get(1026)).toBe(true);
+    expect(harness.ram.dirtyLog.bits.count()).toBe(2);
+  });
+
   test('out of puff: sleeps 200 ms, keeps what it got and tries again', () => {
     const harness = new DriverHarness().boot();
     harness.mm.limitPages = harness.mm.allocatedPages + 300;

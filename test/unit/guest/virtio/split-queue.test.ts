@@ -33,6 +33,13 @@ function complete(reader: RingReader, heads: readonly number[]): number {
   return reader.complete(new Uint8Array(Uint16Array.from(heads).buffer), written);
 }
 
+/** The device takes what is available; gives `head` back. */
+function takeAll(head: number, reader: RingReader): number {
+  reader.take(0);
+  reader.drain();
+  return head;
+}
+
 describe('ring against a plain queue as model', () => {
   const command = fc.oneof(
     fc.record({
@@ -119,8 +126,20 @@ describe('ring against a plain queue as model', () => {
       if (queue.getUsed() !== head) throw new Error(`chain ${i} did not come back`);
     }
     expect(sum).toBe((65_999 * 66_000) / 2);
+    expect(queue.getUsed()).toBe(-1);
+    expect(queue.badUsedCount).toBe(0);
     expect(queue.availIndex).toBe(66_000 - 65_536);
     expect(queue.freeCount).toBe(8);
+  });
+
+  test('every descriptor of a used chain is free again, once', () => {
+    const { queue, reader } = makeQueue(4);
+    const segments = [1, 2, 3].map((gpa) => ({ gpa, lengthBytes: 8 }));
+    complete(reader, [takeAll(queue.addChain({ in: segments }), reader)]);
+    queue.getUsed();
+    for (const gpa of [11, 12, 13, 14]) queue.addSingle(gpa, 8, true);
+    expect(reader.take(0)).toBe(4);
+    expect([...toFloat64(reader.drain()!.in_gpa)!]).toEqual([11, 12, 13, 14]);
   });
 
   test('a full ring refuses with ENOSPC and recovers', () => {
@@ -241,9 +260,12 @@ describe('a ring that makes no sense breaks its queue', () => {
     queue.addSingle(DATA_GPA, 4, true);
     queue.addChain({
       out: [{ gpa: DATA_GPA, lengthBytes: 4 }],
-      in: [{ gpa: 4096, lengthBytes: 4 }],
+      in: [
+        { gpa: 4096, lengthBytes: 4 },
+        { gpa: 8192, lengthBytes: 4 },
+      ],
     });
-    queue.view.setUint32(at(2, 'len'), 0, true);
+    queue.view.setUint32(at(3, 'len'), 0, true);
     expect(reader.take(0)).toBe(1);
     const message = reader.drain()!;
     expect(message.out).toHaveLength(0);
