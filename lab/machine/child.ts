@@ -9,6 +9,9 @@ import { entryArguments } from './paths.ts';
 
 export type Role = 'host' | 'guest';
 
+/** Arguments for Node that start a process; tests put stand-ins here. */
+export type Entries = (role: Role) => string[];
+
 export interface Death {
   readonly role: Role;
   readonly code: number | null;
@@ -20,6 +23,8 @@ export interface Death {
 const STDERR_KEPT_CHARS = 4096;
 /** A process that was asked to end and does not is killed after this long. */
 const KILL_AFTER_MS = 1000;
+/** How long its last words may take to arrive. */
+const OUTPUT_AFTER_EXIT_MS = 200;
 
 export class Child {
   readonly role: Role;
@@ -29,9 +34,13 @@ export class Child {
   readonly #process: ChildProcess;
   #stderr = '';
 
-  constructor(role: Role, onMessage: (message: unknown) => void) {
+  constructor(
+    role: Role,
+    onMessage: (message: unknown) => void,
+    entries: Entries = entryArguments,
+  ) {
     this.role = role;
-    this.#process = spawn(process.execPath, entryArguments(role), {
+    this.#process = spawn(process.execPath, entries(role), {
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       serialization: 'advanced',
     });
@@ -44,7 +53,16 @@ export class Child {
         this.death ??= { role, code, signal, lastWords: words ?? lastLine(this.#stderr) };
         resolve(this.death);
       };
-      this.#process.once('close', (code, signal) => end(code, signal));
+      // Not 'close': it never comes when the IPC pipe was disconnected from our side.
+      this.#process.once('exit', (code, signal) => {
+        const stderr = this.#process.stderr;
+        if (!stderr || stderr.closed) return end(code, signal);
+        const timer = setTimeout(() => end(code, signal), OUTPUT_AFTER_EXIT_MS);
+        stderr.once('close', () => {
+          clearTimeout(timer);
+          end(code, signal);
+        });
+      });
       this.#process.once('error', (error) => {
         if (this.#process.pid === undefined) end(null, null, error.message);
       });

@@ -5,7 +5,7 @@ import type {
   HostCommands,
 } from '../../protocol/control.ts';
 import { BallastError, type BallastErrorCode, ExitStatus } from '../../shared/index.ts';
-import { Child, type Death, describeDeath } from './child.ts';
+import { Child, type Death, describeDeath, type Entries } from './child.ts';
 
 /** The laboratory's commands to the host process, and the fate of both processes. */
 
@@ -23,6 +23,7 @@ export class Control {
   readonly host: Child;
   guest: Child | null = null;
   readonly #onProgress: (progress: Progress) => void;
+  readonly #entries: Entries | undefined;
   readonly #pending = new Map<number, Pending>();
   #nextId = 1;
   #broken: BallastError | null = null;
@@ -30,14 +31,15 @@ export class Control {
   #channelError: BallastError | null = null;
   #finished = false;
 
-  constructor(onProgress: (progress: Progress) => void) {
+  constructor(onProgress: (progress: Progress) => void, entries?: Entries) {
     this.#onProgress = onProgress;
-    this.host = new Child('host', (message) => this.#receive(message));
+    this.#entries = entries;
+    this.host = new Child('host', (message) => this.#receive(message), entries);
     void this.host.died.then((death) => this.#onDeath(death));
   }
 
   startGuest(): Child {
-    this.guest = new Child('guest', () => {});
+    this.guest = new Child('guest', () => {}, this.#entries);
     void this.guest.died.then((death) => this.#onDeath(death));
     return this.guest;
   }
@@ -74,7 +76,10 @@ export class Control {
 
   #receive(message: unknown): void {
     const received = message as ControlReply | ControlProgress;
-    if ('progress' in received) return this.#onProgress(received.progress);
+    if ('progress' in received) {
+      this.#onProgress(received.progress);
+      return;
+    }
     const pending = this.#pending.get(received.id);
     if (!pending) return;
     if ('error' in received) {

@@ -13,6 +13,7 @@ import { BallastError, type Costs, DEFAULT_COSTS, PAGE_SIZE_BYTES } from '../../
 import { DEFAULTS } from '../scenario/load.ts';
 import { resolveRecording } from '../scenario/recordings.ts';
 import type { RecordingFacts } from '../scenario/scenario.ts';
+import type { Entries } from './child.ts';
 import { onExit, removeFolder } from './cleanup.ts';
 import { Control, type Progress } from './control.ts';
 import { Machine } from './machine.ts';
@@ -50,13 +51,13 @@ export interface LaunchOptions {
  * Starts both processes and waits for their hello; `boot()` is the caller's.
  * @throws BallastError when a file is missing, the address is in use or a process dies at start.
  */
-export async function launch(options: LaunchOptions = {}): Promise<Machine> {
+export async function launch(options: LaunchOptions = {}, entries?: Entries): Promise<Machine> {
   const recording = await recordingOf(options);
   const guest = guestConfig(options, recording);
   if (options.logDirectory) mkdirSync(options.logDirectory, { recursive: true });
   const folder = options.listen ? null : await mkdtemp(`${tmpdir()}/ballast-`);
   const address = options.listen ?? { kind: 'unix', path: `${folder}/guest.sock` };
-  const control = new Control(options.onProgress ?? (() => {}));
+  const control = new Control(options.onProgress ?? (() => {}), entries);
   const withdraw = onExit(() => {
     control.kill();
     if (folder) removeFolder(folder);

@@ -56,7 +56,7 @@ export async function parseScenario(
     : file;
   const source: ScenarioSource = new ScenarioSource(shownFile, text, options.overrides);
   const parsed = scenarioSchema.safeParse(source.data);
-  if (!parsed.success) source.fail(source.problemsOf(parsed.error));
+  if (!parsed.success) source.fail(source.problemsOf(parsed.error, scenarioSchema));
   const recording = parsed.data.recording
     ? await findRecording(source, parsed.data.recording, file)
     : null;

@@ -1,6 +1,7 @@
 import { type Document, isMap, isNode, isPair, isScalar, LineCounter, parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { BallastError } from '../../shared/index.ts';
+import { knownKeys } from './known-keys.ts';
 
 /**
  * A scenario's text with the line of every key, so that each complaint is one line a person can act
@@ -60,32 +61,14 @@ export class ScenarioSource {
   }
 
   /** What zod found, in our words. */
-  problemsOf(error: z.ZodError): Problem[] {
-    return error.issues.flatMap((issue) => this.#problemOf(issue));
-  }
-
-  #problemOf(issue: z.core.$ZodIssue): Problem[] {
-    const path = issue.path;
-    switch (issue.code) {
-      case 'unrecognized_keys':
-        return issue.keys.map((key) => ({
-          path: [...path, key],
-          expected: `one of the keys of ${pathText(path) || 'a scenario'} (docs/scenarios.md)`,
-          found: `unknown key "${key}"`,
-        }));
-      case 'invalid_type':
-        return [{ path, expected: typeNames[issue.expected] ?? issue.expected }];
-      case 'invalid_value':
-        return [{ path, expected: `one of ${issue.values.map(String).join(', ')}` }];
-      case 'too_small':
-        return [{ path, expected: `at least ${issue.minimum}` }];
-      case 'too_big':
-        return [{ path, expected: `at most ${issue.maximum}` }];
-      case 'invalid_key':
-        return [{ path, expected: 'a known key', found: `"${String(path.at(-1))}"` }];
-      default:
-        return [{ path, expected: oneLine(issue.message) }];
-    }
+  problemsOf(error: z.ZodError, schema: z.ZodType): Problem[] {
+    const unknown = error.issues.filter((issue) => issue.code === 'unrecognized_keys');
+    const explained = new Set(unknown.map((issue) => pathText(issue.path)));
+    // A step with an unknown name is also not exactly one step: say the first only.
+    const issues = error.issues.filter(
+      (issue) => issue.code !== 'custom' || !explained.has(pathText(issue.path)),
+    );
+    return issues.flatMap((issue) => problemsOfIssue(issue, schema));
   }
 
   #plain(): unknown {
@@ -150,6 +133,37 @@ export class ScenarioSource {
     return this.#lines.linePos(offset).line || 1;
   }
 }
+
+function problemsOfIssue(issue: z.core.$ZodIssue, schema: z.ZodType): Problem[] {
+  const path = issue.path;
+  switch (issue.code) {
+    case 'unrecognized_keys': {
+      const known = knownKeys(schema, path);
+      const expected =
+        known.length > MAX_LISTED_KEYS
+          ? 'a figure of docs/result-format.md'
+          : `one of ${known.join(', ')}`;
+      return issue.keys.map((key) => ({
+        path: [...path, key],
+        expected,
+        found: `unknown key "${key}"`,
+      }));
+    }
+    case 'invalid_type':
+      return [{ path, expected: typeNames[issue.expected] ?? issue.expected }];
+    case 'invalid_value':
+      return [{ path, expected: `one of ${issue.values.map(String).join(', ')}` }];
+    case 'too_small':
+      return [{ path, expected: `at least ${issue.minimum}` }];
+    case 'too_big':
+      return [{ path, expected: `at most ${issue.maximum}` }];
+    default:
+      return [{ path, expected: oneLine(issue.message) }];
+  }
+}
+
+/** A longer list is the figures of `expect`. */
+const MAX_LISTED_KEYS = 20;
 
 const typeNames: Readonly<Record<string, string>> = {
   object: 'a map of keys',

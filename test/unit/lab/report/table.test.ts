@@ -1,0 +1,82 @@
+import { stripVTControlCharacters } from 'node:util';
+import { describe, expect, test } from 'vitest';
+import { renderResult } from '../../../../lab/report/table.ts';
+import type { Run } from '../../../../lab/runner/result.ts';
+import { exampleRun } from '../../../support/run-example.ts';
+
+function render(runs: Run[], color = false): string {
+  return renderResult(
+    { ballast: '0.1.0', command: 'run', scenario: 'idle-1g', seed: 1, runs },
+    { color },
+  );
+}
+
+/** The largest figures that a 1 TiB guest could give. */
+const huge = exampleRun('iterate', 1.1e12, {
+  memory: { pages: 268_435_456, free_pages_at_end: 1, wasted_pages: 268_435_456, lost_pages: 0 },
+});
+
+const measured: Run['measured'] = {
+  status: ['completed', 'completed'],
+  total_ms: [4000, 4100],
+  downtime_ms: [3, 3],
+  setup_ms: [],
+  transferred_bytes: [838_806_441, 838_806_441],
+  normal_pages: [204_260, 204_256],
+  duplicate_pages: [58_110, 58_113],
+  skipped_pages: [],
+  resent_pages: [],
+  dirty_sync_count: [3, 3],
+};
+const error = {
+  normal_pages: 0.0012,
+  duplicate_pages: -0.0812,
+  transferred_bytes: 0,
+  total_ms: null,
+};
+
+describe('the table', () => {
+  test.each([
+    ['usual', exampleRun('alloc', 838_806_441, { measured, error })],
+    ['huge', huge],
+  ])('is at most 120 columns wide with %s figures', (_title, run) => {
+    const widths = render([run])
+      .split('\n')
+      .map((line) => line.length);
+    expect(Math.max(...widths)).toBeLessThanOrEqual(120);
+  });
+
+  test('puts the measurement and the error below the prediction', () => {
+    const lines = render([exampleRun('none', 838_806_441, { measured, error })]).split('\n');
+    const at = lines.findIndex((line) => line.includes('none'));
+    expect(lines[at]).toContain('3,920');
+    expect(lines[at + 1]).toMatch(/measured.*4,050.*204,258/);
+    expect(lines[at + 2]).toMatch(/error.*\+0\.1 %.*−8\.1 %/);
+  });
+
+  test('shows a failed expectation, a lost page with its history, and an audit problem', () => {
+    const run = exampleRun('alloc', 1, {
+      expectations: [{ figure: 'recall', expected: 'at least 0.95', found: 0.2, holds: false }],
+      lost: [{ pfn: 4711, history: ['1 hinted', '2 written'] }],
+      audit_problems: ['pfn 7 has two owners'],
+    });
+    const text = render([run]);
+    expect(text).toContain('FAILED  alloc: recall expected at least 0.95, found 0.2');
+    expect(text).toContain('pfn 4711');
+    expect(text).toContain('2 written');
+    expect(text).toContain('pfn 7 has two owners');
+  });
+
+  test('has colour only when asked', () => {
+    const runs = [exampleRun('none', 1000, { measured, error })];
+    const plain = render(runs);
+    expect(plain).toBe(stripVTControlCharacters(plain));
+    expect(render(runs, true)).not.toBe(plain);
+    expect(stripVTControlCharacters(render(runs, true))).toBe(plain);
+  });
+
+  test('leaves out what a run without migration does not have', () => {
+    const text = render([exampleRun('none', 1, { migration: null, hints: null, memory: null })]);
+    expect(text).not.toContain('total ms');
+  });
+});

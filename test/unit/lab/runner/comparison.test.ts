@@ -1,0 +1,144 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { errorOf, measuredOf, withEfficiency } from '../../../../lab/runner/comparison.ts';
+import { evaluate, figureOf, isGood } from '../../../../lab/runner/expectation.ts';
+import { MIGRATION_KEYS, resultJsonSchema, resultSchema } from '../../../../lab/runner/result.ts';
+import { FIGURES } from '../../../../lab/scenario/schema.ts';
+import { exampleRun } from '../../../support/run-example.ts';
+
+const measuredRuns = [
+  {
+    freePageHint: false,
+    figures: { status: 'completed', total_ms: 3920, normal_pages: 100, setup_ms: null },
+  },
+  { freePageHint: false, figures: { status: 'completed', total_ms: 3921, normal_pages: 200 } },
+  { freePageHint: true, figures: { status: 'completed', total_ms: 1006, normal_pages: 50 } },
+];
+
+describe('measured', () => {
+  test('is what QEMU did without hints for none, with hints for alloc, and nothing for the others', () => {
+    expect(measuredOf('none', measuredRuns)?.total_ms).toEqual([3920, 3921]);
+    expect(measuredOf('alloc', measuredRuns)?.total_ms).toEqual([1006]);
+    expect(measuredOf('iterate', measuredRuns)).toBeNull();
+    expect(measuredOf('oracle', measuredRuns)).toBeNull();
+    expect(measuredOf('alloc', measuredRuns.slice(0, 2))).toBeNull();
+  });
+
+  test('has an array for each key of migration, empty when it was not measured', () => {
+    const measured = measuredOf('none', measuredRuns);
+    expect(Object.keys(measured ?? {})).toEqual(MIGRATION_KEYS);
+    expect(measured?.setup_ms).toEqual([]);
+    expect(measured?.status).toEqual(['completed', 'completed']);
+  });
+
+  test('gives the relative error to its mean', () => {
+    const { migration } = exampleRun('none');
+    const error = errorOf(migration, measuredOf('none', measuredRuns));
+    expect(error?.normal_pages).toBeCloseTo((204_260 - 150) / 150, 9);
+    expect(error?.total_ms).toBeCloseTo(-0.5 / 3920.5, 9);
+    expect(error?.duplicate_pages).toBeNull();
+    expect(errorOf(migration, null)).toBeNull();
+  });
+});
+
+describe('efficiency', () => {
+  test('is the share of the saving of the oracle', () => {
+    const runs = withEfficiency([
+      exampleRun('none', 1000),
+      exampleRun('alloc', 400),
+      exampleRun('oracle', 200),
+    ]);
+    expect(runs.map((run) => run.efficiency)).toEqual([0, 0.75, 1]);
+  });
+
+  test.each([
+    ['none', ['alloc', 'oracle']],
+    ['the oracle', ['none', 'alloc']],
+  ])('is unknown without %s', (_title, strategies) => {
+    const runs = withEfficiency(strategies.map((strategy, i) => exampleRun(strategy, 1000 - i)));
+    expect(runs.every((run) => run.efficiency === null)).toBe(true);
+  });
+
+  test('is unknown when nothing could be saved', () => {
+    const runs = withEfficiency([exampleRun('none', 1000), exampleRun('oracle', 1000)]);
+    expect(runs[1]?.efficiency).toBeNull();
+  });
+});
+
+describe('an expectation', () => {
+  const run = exampleRun('alloc', 1000, {
+    error: { normal_pages: -0.04, duplicate_pages: 0, transferred_bytes: 0, total_ms: null },
+  });
+
+  test.each([
+    ['lost_pages', { equal: 0 }, true],
+    ['lost_pages', { equal: 1 }, false],
+    ['recall', { at_least: 0.95 }, true],
+    ['recall', { at_least: 0.96 }, false],
+    ['normal_pages', { at_most: 204_260 }, true],
+    ['normal_pages', { at_most: 204_259 }, false],
+    ['normal_pages_error', { within: 0.04 }, true],
+    ['normal_pages_error', { within: 0.03 }, false],
+    ['total_ms', { at_least: 1, at_most: 10 }, false],
+    ['efficiency', { at_least: 0 }, false],
+    ['total_ms_error', { within: 1 }, false],
+  ] as const)('%s %o: %s', (figure, bound, holds) => {
+    expect(evaluate(run, [{ bounds: [{ figure, bound }], at: {} }])[0]?.holds).toBe(holds);
+  });
+
+  test('sees the balloon as it was at its step', () => {
+    const checks = [
+      {
+        bounds: [{ figure: 'actual_pages' as const, bound: { equal: 7 } }],
+        at: { actual_pages: 7 },
+      },
+    ];
+    expect(evaluate(run, checks)[0]?.holds).toBe(true);
+  });
+
+  test('finds every figure that a scenario may name', () => {
+    const complete = {
+      ...run,
+      efficiency: 1,
+      error: { normal_pages: 0, duplicate_pages: 0, transferred_bytes: 0, total_ms: 0 },
+    };
+    expect(FIGURES.filter((name) => figureOf(complete, name) === null)).toEqual([]);
+  });
+
+  test('fails the run when it does not hold, as a lost page does', () => {
+    expect(isGood(run)).toBe(true);
+    expect(
+      isGood({
+        ...run,
+        memory: { pages: 1, free_pages_at_end: 0, wasted_pages: 0, lost_pages: 1 },
+      }),
+    ).toBe(false);
+    expect(
+      isGood({
+        ...run,
+        expectations: [{ figure: 'recall', expected: '1', found: 0, holds: false }],
+      }),
+    ).toBe(false);
+  });
+});
+
+describe('the result format', () => {
+  test('accepts a run', () => {
+    const result = {
+      ballast: '0',
+      command: 'run',
+      scenario: 's',
+      seed: 1,
+      runs: [exampleRun('none')],
+    };
+    expect(resultSchema.parse(result)).toEqual(result);
+  });
+
+  test('is published as docs/result.schema.json', () => {
+    const published = readFileSync(
+      new URL('../../../../docs/result.schema.json', import.meta.url),
+      'utf8',
+    );
+    expect(published).toBe(resultJsonSchema());
+  });
+});
