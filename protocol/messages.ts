@@ -288,6 +288,20 @@ export const MESSAGES = {
     fields: { bits: 'bin' },
     doc: 'One bit per page that nobody uses: buddy, per-CPU lists, blocks held for hinting.',
   },
+  countFree: {
+    id: 60,
+    group: 'oracle',
+    from: 'host',
+    fields: { /** u32 pairs: first PFN, count. */ ranges: 'bin' },
+    doc: 'Answered by freeCounts.',
+  },
+  freeCounts: {
+    id: 61,
+    group: 'oracle',
+    from: 'guest',
+    fields: { /** u32 per range. */ counts: 'bin' },
+    doc: 'Pages of each range that nobody uses.',
+  },
   verify: {
     id: 52,
     group: 'oracle',

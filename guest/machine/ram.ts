@@ -20,6 +20,8 @@ export class Ram {
   readonly untouched: Bitmap;
   /** First touches so far: what changes while an operation runs is its number of host faults. */
   hostFaultCount = 0;
+  /** Pages filled with zeroes or poison so far. */
+  filledPageCount = 0;
   #nextTag = 1;
   /** Byte-backed regions by each of their frames: region bytes and the frame's offset in them. */
   readonly #bytes = new Map<Pfn, Uint8Array>();
@@ -42,6 +44,7 @@ export class Ram {
   /** The guest fills pages with zeroes or with the poison pattern. */
   fill(pfn: Pfn, pageCount: number, tag: typeof ZERO_TAG | typeof POISON_TAG): void {
     this.tags.fill(tag, pfn, pfn + pageCount);
+    this.filledPageCount += pageCount;
     if (pageCount === 1) this.#touch(pfn);
     else this.#touchRange(pfn, pageCount);
     this.dirtyLog.markRange(pfn, pageCount);
@@ -75,10 +78,7 @@ export class Ram {
     const region = new Uint8Array(pageCount * PAGE_SIZE_BYTES);
     for (let i = 0; i < pageCount; i++) {
       assert(!this.#bytes.has(pfn + i), 'a frame is in one byte-backed region at most');
-      this.#bytes.set(
-        pfn + i,
-        region.subarray(i * PAGE_SIZE_BYTES, (i + 1) * PAGE_SIZE_BYTES),
-      );
+      this.#bytes.set(pfn + i, region.subarray(i * PAGE_SIZE_BYTES, (i + 1) * PAGE_SIZE_BYTES));
       this.write(pfn + i);
     }
     return region;

@@ -1,0 +1,66 @@
+/**
+ * What Linux merged in 4.20 (drivers/virtio/virtio_balloon.c, get_free_page_and_send): allocate
+ * blocks of the largest order without any reclaim, hint each, hold them all until DONE.
+ */
+import type { Bitmap, Pfn } from '../../shared/index.ts';
+import { type HintingStrategy, HintOutcome, type HintRound } from '../balloon/hinting.ts';
+import type { Kernel } from '../kernel/kernel.ts';
+import type { Kthread } from '../kernel/kthread.ts';
+import { Gfp, MAX_PAGE_ORDER } from '../mm/index.ts';
+
+const HINT_ORDER = MAX_PAGE_ORDER;
+const HINT_PAGES = 1 << HINT_ORDER;
+const HINT_GFP = Gfp.__GFP_NORETRY | Gfp.__GFP_NOWARN | Gfp.__GFP_NOMEMALLOC;
+
+export class AllocStrategy implements HintingStrategy {
+  readonly name = 'alloc';
+  readonly #kernel: Kernel;
+  readonly #held: Pfn[] = [];
+  heldPagesMax = 0;
+
+  constructor(kernel: Kernel) {
+    this.#kernel = kernel;
+  }
+
+  get heldPages(): number {
+    return this.#held.length * HINT_PAGES;
+  }
+
+  /** Adds the blocks that are held to a set. */
+  writeHeldSet(into: Bitmap): void {
+    for (const pfn of this.#held) into.setRange(pfn, HINT_PAGES);
+  }
+
+  *run(round: HintRound): Kthread {
+    const { costs, mm, ram } = this.#kernel;
+    // Linux checks the command id before each block, and stops when an allocation fails.
+    while (yield* round.active()) {
+      const faultsBefore = ram.hostFaultCount;
+      const dirtiedBefore = ram.filledPageCount;
+      const pfn = mm.alloc(HINT_ORDER, HINT_GFP);
+      yield {
+        kind: 'cpu',
+        ns:
+          costs.allocNs +
+          (ram.filledPageCount - dirtiedBefore) * costs.clearPageNs +
+          (ram.hostFaultCount - faultsBefore) * costs.hostFaultNs,
+      };
+      if (pfn < 0) return;
+      const outcome = yield* round.hint(pfn, HINT_PAGES, this.#kernel.now);
+      if (outcome === HintOutcome.QUEUED) {
+        this.#held.push(pfn);
+        this.heldPagesMax = Math.max(this.heldPagesMax, this.heldPages);
+        continue;
+      }
+      // No entry free, or another id: the block goes back, and the loop decides what next.
+      mm.free(pfn, HINT_ORDER);
+    }
+  }
+
+  release(): void {
+    // The list is a stack in Linux too: the block hinted last is freed first.
+    for (let pfn = this.#held.pop(); pfn !== undefined; pfn = this.#held.pop()) {
+      this.#kernel.mm.free(pfn, HINT_ORDER);
+    }
+  }
+}

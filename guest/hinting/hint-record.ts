@@ -1,0 +1,58 @@
+/**
+ * The guest's part of the hint ledger: when each hinted range was recorded and queued, and whether
+ * its pages were free then. For evaluation; the driver never reads it.
+ */
+import type { Nanoseconds, Pfn } from '../../shared/index.ts';
+import type { HintObserver } from '../balloon/hinting.ts';
+
+/** Ranges that are remembered for the history of a page; the oldest are forgotten. */
+const KEPT_RANGES = 1 << 16;
+
+export class HintRecord implements HintObserver {
+  readonly counters = { hint_recorded_pages: 0, hint_recorded_free_pages: 0 };
+  readonly #countUnused: (pfn: Pfn, pageCount: number) => number;
+  readonly #pfn = new Uint32Array(KEPT_RANGES);
+  readonly #pageCount = new Uint32Array(KEPT_RANGES);
+  readonly #cmdId = new Uint32Array(KEPT_RANGES);
+  readonly #recordedAtNs = new Float64Array(KEPT_RANGES);
+  readonly #queuedAtNs = new Float64Array(KEPT_RANGES);
+  #total = 0;
+
+  constructor(countUnused: (pfn: Pfn, pageCount: number) => number) {
+    this.#countUnused = countUnused;
+  }
+
+  onHint(
+    pfn: Pfn,
+    pageCount: number,
+    recordedAtNs: Nanoseconds,
+    queuedAtNs: Nanoseconds,
+    cmdId: number,
+  ): void {
+    const slot = this.#total++ % KEPT_RANGES;
+    this.#pfn[slot] = pfn;
+    this.#pageCount[slot] = pageCount;
+    this.#cmdId[slot] = cmdId;
+    this.#recordedAtNs[slot] = recordedAtNs;
+    this.#queuedAtNs[slot] = queuedAtNs;
+    this.counters.hint_recorded_pages += pageCount;
+    this.counters.hint_recorded_free_pages += this.#countUnused(pfn, pageCount);
+  }
+
+  onUsed(): void {}
+
+  /** What was hinted of this page, oldest first. */
+  historyOf(pfn: Pfn): string[] {
+    const lines: string[] = [];
+    for (let i = Math.max(0, this.#total - KEPT_RANGES); i < this.#total; i++) {
+      const slot = i % KEPT_RANGES;
+      const first = this.#pfn[slot]!;
+      if (pfn < first || pfn >= first + this.#pageCount[slot]!) continue;
+      lines.push(
+        `hint recorded at ${this.#recordedAtNs[slot]} ns, queued at ${this.#queuedAtNs[slot]} ns ` +
+          `under id ${this.#cmdId[slot]}, pages ${first}+${this.#pageCount[slot]}`,
+      );
+    }
+    return lines;
+  }
+}

@@ -1,0 +1,29 @@
+import { Bitmap } from '../../shared/index.ts';
+import type { Recording } from '../../shared/recording/index.ts';
+import { type MigrateType, PAGEBLOCK_NR_PAGES, type PageAllocator } from '../mm/index.ts';
+import type { Ram } from './ram.ts';
+
+/** Frames below this stay the kernel's in a machine without a recording: image, tables, memmap. */
+const KERNEL_SHARE_DIVISOR = 16;
+
+/** The machine as the recording found it: who owns each frame, and what is in it. */
+export function applyRecording(recording: Recording, mm: PageAllocator, ram: Ram): void {
+  const { start } = recording;
+  start.pageblockMigratetype.forEach((type, pageblock) => {
+    mm.setMigratetype(pageblock, type as MigrateType);
+  });
+  mm.adoptFreeSet(start.free, start.onPcp, start.reserved);
+  for (let pfn = 0; pfn < ram.pageCount; pfn++) {
+    ram.setInitial(pfn, start.zero.get(pfn), start.neverTouched.get(pfn));
+  }
+}
+
+/** A freshly booted machine: the kernel's own frames hold data, all others are free and zero. */
+export function applyFreshBoot(mm: PageAllocator, ram: Ram): void {
+  const kernelPages =
+    Math.ceil(ram.pageCount / KERNEL_SHARE_DIVISOR / PAGEBLOCK_NR_PAGES) * PAGEBLOCK_NR_PAGES;
+  const free = new Bitmap(ram.pageCount);
+  free.setRange(kernelPages, ram.pageCount - kernelPages);
+  mm.adoptFreeSet(free);
+  for (let pfn = 0; pfn < kernelPages; pfn++) ram.setInitial(pfn, false, false);
+}

@@ -1,0 +1,146 @@
+/**
+ * Replays what a recorded guest's page allocator did. Where the recorded frame is free it is taken;
+ * where it is not, because a hinting strategy holds it, the allocator chooses another one and the
+ * replay remembers the substitute. An allocated page is written at once by whoever asked for it.
+ */
+import type { Nanoseconds, Pfn } from '../../shared/index.ts';
+import { EventKind, type Recording } from '../../shared/recording/index.ts';
+import type { Workload } from '../kernel/scheduler.ts';
+import type { Ram } from '../machine/ram.ts';
+import { gfpFromText, type PageAllocator } from '../mm/index.ts';
+
+/**
+ * A longer pause between two events is sleep and not work: a workload that was held up makes it
+ * good by sleeping less, but does not work faster than it did.
+ */
+const LONGEST_WORK_GAP_NS = 100_000;
+
+const DROPPED = -1;
+
+export interface ReplayHooks {
+  /** A page of user data came into being or went away. */
+  onUserPage?(pfn: Pfn, live: boolean): void;
+}
+
+export class Replay implements Workload {
+  readonly counters = {
+    replay_events: 0,
+    /** Allocations that got another frame than the recorded one. */
+    replay_substituted: 0,
+    /** Allocations that failed here and had not failed there. */
+    replay_failed: 0,
+    /** Frees of what was free already: lost with a failed allocation, or the recording's own. */
+    replay_stale_frees: 0,
+    /** Greatest delay of an event against the recording. */
+    replay_lag_ns_max: 0,
+  };
+  readonly #recording: Recording;
+  readonly #mm: PageAllocator;
+  readonly #ram: Ram;
+  readonly #vcpus: number;
+  readonly #hooks: ReplayHooks;
+  readonly #startNs: Nanoseconds;
+  readonly #gfps: number[];
+  readonly #isUserClass: boolean[];
+  readonly #isHintClass: boolean[];
+  /** Recorded head frame → the frame that stands for it here, or DROPPED. */
+  readonly #substitutes = new Map<Pfn, Pfn>();
+  #next = 0;
+  #lastNs: Nanoseconds;
+
+  constructor(
+    recording: Recording,
+    machine: { mm: PageAllocator; ram: Ram; vcpus: number; startNs: Nanoseconds },
+    hooks: ReplayHooks = {},
+  ) {
+    this.#recording = recording;
+    this.#mm = machine.mm;
+    this.#ram = machine.ram;
+    this.#vcpus = machine.vcpus;
+    this.#hooks = hooks;
+    this.#startNs = machine.startNs;
+    this.#lastNs = machine.startNs;
+    const classes = recording.header.gfpClasses;
+    this.#gfps = classes.map(({ text }) => gfpFromText(text));
+    this.#isUserClass = classes.map(({ movable }) => movable);
+    this.#isHintClass = classes.map(({ hintDriver }) => hintDriver);
+  }
+
+  nextAt(freeAt: Nanoseconds): Nanoseconds {
+    if (this.#next >= this.#recording.events.count) return Number.POSITIVE_INFINITY;
+    return this.#timeOf(this.#next, freeAt);
+  }
+
+  advance(freeAt: Nanoseconds, until: Nanoseconds): Nanoseconds {
+    const { events } = this.#recording;
+    const { kind, pfn, order, gfpClass, cpu, count } = events;
+    const first = this.#next;
+    while (this.#next < count) {
+      const i = this.#next;
+      const at = this.#timeOf(i, freeAt);
+      if (at > until) break;
+      this.#lastNs = at;
+      this.#next = i + 1;
+      if (kind[i] === EventKind.ALLOC) this.#alloc(pfn[i]!, order[i]!, gfpClass[i]!, cpu[i]!);
+      else this.#free(pfn[i]!, order[i]!, cpu[i]!);
+    }
+    this.counters.replay_events += this.#next - first;
+    const lagNs = this.#next > 0 ? this.#lastNs - this.#plannedNs(this.#next - 1) : 0;
+    if (lagNs > this.counters.replay_lag_ns_max) this.counters.replay_lag_ns_max = lagNs;
+    return this.#lastNs;
+  }
+
+  #plannedNs(i: number): Nanoseconds {
+    return this.#startNs + this.#recording.events.atNs[i]!;
+  }
+
+  /** As recorded, unless the vCPU was taken or the events before it are late. */
+  #timeOf(i: number, freeAt: Nanoseconds): Nanoseconds {
+    const { atNs } = this.#recording.events;
+    const gapNs = i === 0 ? 0 : atNs[i]! - atNs[i - 1]!;
+    const inSequence = this.#lastNs + Math.min(gapNs, LONGEST_WORK_GAP_NS);
+    return Math.max(this.#plannedNs(i), inSequence, freeAt);
+  }
+
+  #alloc(pfn: Pfn, order: number, gfpClass: number, cpu: number): void {
+    // The recorded driver's own allocations are what the strategies here stand for.
+    if (this.#isHintClass[gfpClass]) {
+      this.#substitutes.set(pfn, DROPPED);
+      return;
+    }
+    const gfp = this.#gfps[gfpClass]!;
+    let actual = pfn;
+    if (!this.#mm.allocExact(pfn, order, gfp)) {
+      actual = this.#mm.alloc(order, gfp, cpu % this.#vcpus);
+      if (actual < 0) {
+        this.counters.replay_failed++;
+        this.#substitutes.set(pfn, DROPPED);
+        return;
+      }
+      this.counters.replay_substituted++;
+      this.#substitutes.set(pfn, actual);
+    } else if (this.#substitutes.size > 0) {
+      this.#substitutes.delete(pfn);
+    }
+    for (let i = 0; i < 1 << order; i++) this.#ram.write(actual + i);
+    if (this.#isUserClass[gfpClass] && order === 0) this.#hooks.onUserPage?.(actual, true);
+  }
+
+  #free(pfn: Pfn, order: number, cpu: number): void {
+    let actual = pfn;
+    if (this.#substitutes.size > 0) {
+      const substitute = this.#substitutes.get(pfn);
+      if (substitute !== undefined) {
+        this.#substitutes.delete(pfn);
+        if (substitute === DROPPED) return;
+        actual = substitute;
+      }
+    }
+    if (this.#mm.isFree(actual)) {
+      this.counters.replay_stale_frees++;
+      return;
+    }
+    if (order === 0) this.#hooks.onUserPage?.(actual, false);
+    this.#mm.free(actual, order, cpu % this.#vcpus);
+  }
+}

@@ -1,0 +1,25 @@
+import type { Nanoseconds, Prng } from '../../shared/index.ts';
+import type { Recording } from '../../shared/recording/index.ts';
+import type { Workload } from '../kernel/scheduler.ts';
+import type { Ram } from '../machine/ram.ts';
+import type { PageAllocator } from '../mm/index.ts';
+import { InPlaceDirty } from './in-place.ts';
+import { MergedWorkload } from './merged.ts';
+import { Replay } from './replay.ts';
+
+/** A recording as a workload that starts now: its events, and its rewriting in place if it says so. */
+export function startReplay(
+  recording: Recording,
+  machine: { mm: PageAllocator; ram: Ram; vcpus: number; startNs: Nanoseconds; prng: Prng },
+): { replay: Replay; workload: Workload } {
+  const { inPlaceDirty, frameCount } = recording.header;
+  if (!inPlaceDirty) {
+    const replay = new Replay(recording, machine);
+    return { replay, workload: replay };
+  }
+  const inPlace = new InPlaceDirty({ ...inPlaceDirty, frameCount }, machine);
+  const replay = new Replay(recording, machine, {
+    onUserPage: (pfn, live) => inPlace.onUserPage(pfn, live),
+  });
+  return { replay, workload: new MergedWorkload([replay, inPlace]) };
+}

@@ -1,0 +1,176 @@
+/**
+ * Watches a migration with knowledge that no real host has (the oracle messages): how accurate the
+ * hints were, and whether the destination is right, page by page. No device or migration code
+ * calls it or reads it; what it finds out changes nothing.
+ */
+import type { LostPage, MigrationFigures, MigrationReport } from '../../protocol/index.ts';
+import { toUint32, u32Bytes } from '../../protocol/index.ts';
+import { BallastError, Bitmap, type Pfn } from '../../shared/index.ts';
+import type { MigrationObserver, Precopy } from '../migration/precopy.ts';
+import type { Vmm } from '../vmm.ts';
+
+/** Lost pages whose history is told; all are counted. */
+const LOST_TOLD_MAX = 16;
+/** Pages whose records are compared at once. */
+const VERIFY_CHUNK_PAGES = 1 << 16;
+
+interface Round {
+  readonly freeAtStart: Bitmap;
+  readonly hinted: Bitmap;
+}
+
+export class Evaluator implements MigrationObserver {
+  readonly #vmm: Vmm;
+  readonly #onProgress: (sentPages: number, remainingPages: number) => void;
+  /** The first round decides a migration; later ones may end before the guest has read their id. */
+  #firstRound: Round | null = null;
+  #round: Round | null = null;
+  #roundCount = 0;
+  #usedPages = 0;
+  #freeAtUsePages = 0;
+  /** Hinted since the last look at the guest: pairs of first frame and count. */
+  #pending: number[] = [];
+  #startCounters: Readonly<Record<string, number>> = {};
+
+  constructor(vmm: Vmm, onProgress: (sentPages: number, remainingPages: number) => void) {
+    this.#vmm = vmm;
+    this.#onProgress = onProgress;
+  }
+
+  /** Before the migration: counters are reported as what it added. */
+  async begin(): Promise<void> {
+    this.#startCounters = await guestStatistics(this.#vmm);
+  }
+
+  async roundStarted(): Promise<void> {
+    this.#roundCount++;
+    this.#round = {
+      freeAtStart: await this.#vmm.getFreeSet(),
+      hinted: new Bitmap(this.#vmm.options.ramPages),
+    };
+    this.#firstRound ??= this.#round;
+  }
+
+  hinted(pfn: Pfn, pageCount: number): void {
+    this.#round?.hinted.setRange(pfn, pageCount);
+    this.#pending.push(pfn, pageCount);
+  }
+
+  /** Asks the guest at this instant, before it runs on, which of the pages are free. */
+  async hintsApplied(): Promise<void> {
+    if (this.#pending.length === 0) return;
+    const ranges = Uint32Array.from(this.#pending);
+    this.#pending = [];
+    const reply = await this.#vmm.request(
+      { name: 'countFree', ranges: u32Bytes(ranges) },
+      'freeCounts',
+    );
+    const counts = toUint32(reply.counts);
+    if (counts?.length !== ranges.length / 2) {
+      throw new BallastError('MESSAGE_INVALID', 'freeCounts: expected one count per range');
+    }
+    for (let i = 0; i < counts.length; i++) {
+      this.#usedPages += ranges[2 * i + 1]!;
+      this.#freeAtUsePages += counts[i]!;
+    }
+  }
+
+  progress(sentPages: number, remainingPages: number): void {
+    this.#onProgress(sentPages, remainingPages);
+  }
+
+  /** At switchover, before either side runs on. */
+  async report(precopy: Precopy, figures: MigrationFigures): Promise<MigrationReport> {
+    const vmm = this.#vmm;
+    const free = await vmm.getFreeSet();
+    const lost = figures.status === 'completed' ? await this.#verify(precopy, free) : [];
+    const counters = await guestStatistics(vmm);
+    const added = (name: string): number =>
+      (counters[name] ?? 0) - (this.#startCounters[name] ?? 0);
+    const recorded = added('hint_recorded_pages');
+    const holds = counters.lock_holds ?? 0;
+    return {
+      migration: figures,
+      hints: {
+        rounds: this.#roundCount,
+        blocks: precopy.ledger.blocks,
+        pages: precopy.ledger.pages,
+        late_pages: vmm.device.metrics.hint_pages_late,
+        stale_pages: this.#usedPages - this.#freeAtUsePages,
+        precision_at_record: ratio(added('hint_recorded_free_pages'), recorded),
+        precision_at_use: ratio(this.#freeAtUsePages, this.#usedPages),
+        recall: this.#recall(),
+      },
+      memory: {
+        pages: vmm.options.ramPages,
+        free_pages_at_end: free.count(),
+        wasted_pages: precopy.destination.normal.countAnd(free),
+        lost_pages: lost.length,
+      },
+      lost: await this.#histories(precopy, lost.slice(0, LOST_TOLD_MAX)),
+      lock: {
+        max_hold_ns: counters.lock_hold_ns_max ?? 0,
+        mean_hold_ns: holds > 0 ? Math.round((counters.lock_hold_ns_total ?? 0) / holds) : 0,
+        max_nodes: counters.lock_nodes_max ?? 0,
+      },
+      guest: {
+        held_pages_max: counters.held_pages_max ?? 0,
+        alloc_stalls: added('allocstall'),
+        alloc_failures: added('replay_failed'),
+        hinting_cpu_ns: added('kthread_cpu_ns'),
+      },
+    };
+  }
+
+  #recall(): number | null {
+    const round = this.#firstRound;
+    if (!round) return null;
+    return ratio(round.hinted.countAnd(round.freeAtStart), round.freeAtStart.count());
+  }
+
+  /** Every page that somebody uses must be the same on both sides. */
+  async #verify(precopy: Precopy, free: Bitmap): Promise<Pfn[]> {
+    const lost: Pfn[] = [];
+    const { ramPages } = this.#vmm.options;
+    for (let first = 0; first < ramPages; first += VERIFY_CHUNK_PAGES) {
+      const count = Math.min(VERIFY_CHUNK_PAGES, ramPages - first);
+      const source = await this.#vmm.readRecords(Uint32Array.of(first, count));
+      for (let i = 0; i < count; i++) {
+        const pfn = first + i;
+        if (source[i] !== precopy.destination.tags[pfn] && !free.get(pfn)) lost.push(pfn);
+      }
+    }
+    return lost;
+  }
+
+  async #histories(precopy: Precopy, pfns: readonly Pfn[]): Promise<LostPage[]> {
+    const told: LostPage[] = [];
+    for (const pfn of pfns) {
+      const { lines } = await this.#vmm.request({ name: 'getHistory', pfn }, 'history');
+      const tag = precopy.destination.tags[pfn]!.toString(16).padStart(8, '0');
+      told.push({
+        pfn,
+        history: [
+          ...precopy.ledger.historyOf(pfn),
+          ...lines,
+          `destination: content tag ${tag}${precopy.ledger.skipped.get(pfn) ? ', skipped to the end' : ''}`,
+        ],
+      });
+    }
+    return told;
+  }
+}
+
+/** The guest's counters by name. */
+export async function guestStatistics(vmm: Vmm): Promise<Record<string, number>> {
+  const { counters } = await vmm.request({ name: 'getStatistics' }, 'statistics');
+  const named: Record<string, number> = {};
+  for (let i = 0; i + 1 < counters.length; i += 2) {
+    named[String(counters[i])] = Number(counters[i + 1]);
+  }
+  return named;
+}
+
+function ratio(part: number, whole: number): number | null {
+  return whole > 0 ? part / whole : null;
+}

@@ -1,0 +1,111 @@
+/**
+ * The host process as one object: what the laboratory may ask of it, one command at a time. It owns
+ * the run loop and starts migrations; it knows no process, socket or wall clock.
+ */
+import { createHash } from 'node:crypto';
+import type {
+  GuestLink,
+  Hello,
+  HostConfig,
+  HostStatus,
+  MigrateParams,
+  MigrationReport,
+} from '../protocol/index.ts';
+import { EventLog } from '../shared/index.ts';
+import { Evaluator, guestStatistics } from './evaluation/evaluator.ts';
+import { Precopy } from './migration/precopy.ts';
+import { Vmm } from './vmm.ts';
+
+export type ProgressSink = (what: string, done: number, total: number) => void;
+
+/** Virtual time between two reports of progress. */
+const PROGRESS_STEP_NS = 250_000_000;
+
+export class Hypervisor {
+  readonly vmm: Vmm;
+  readonly #log: EventLog;
+  readonly #onProgress: ProgressSink;
+
+  constructor(
+    link: GuestLink,
+    hello: Hello,
+    config: HostConfig,
+    onProgress: ProgressSink = () => {},
+    sink?: (line: string) => void,
+  ) {
+    this.#log = new EventLog(sink);
+    this.#onProgress = onProgress;
+    this.#log.add(0, 'power_on', { seed: config.seed, ram_pages: hello.ram_pages });
+    this.vmm = new Vmm(
+      link,
+      {
+        ramPages: hello.ram_pages,
+        recordSizeBytes: hello.record_size,
+        costs: config.costs,
+        device: { ...config.device, acceptLateHints: config.plant.acceptLateHints },
+      },
+      this.#log,
+    );
+  }
+
+  async runUntil(atNs: number): Promise<HostStatus> {
+    const { vmm } = this;
+    const startNs = vmm.now;
+    while (vmm.now < atNs) {
+      await vmm.advanceTo(Math.min(atNs, vmm.now + PROGRESS_STEP_NS));
+      this.#onProgress('guest runs', vmm.now - startNs, atNs - startNs);
+    }
+    return this.status();
+  }
+
+  console(line: string): void {
+    this.vmm.post({ name: 'console', line });
+  }
+
+  setBalloon(targetPages: number): void {
+    this.#log.add(this.vmm.now, 'balloon', { target: targetPages });
+    this.vmm.device.setTarget(targetPages);
+  }
+
+  async migrate(params: MigrateParams): Promise<MigrationReport> {
+    const total = this.vmm.options.ramPages;
+    const evaluator = new Evaluator(this.vmm, (_sent, remaining) =>
+      this.#onProgress('migration', total - remaining, total),
+    );
+    await evaluator.begin();
+    const { precopy, figures } = await Precopy.run(this.vmm, params, evaluator);
+    const report = await evaluator.report(precopy, figures);
+    // The guest goes on; in virtual time it was away for as long as the switchover took.
+    this.vmm.running = true;
+    return report;
+  }
+
+  async status(): Promise<HostStatus> {
+    const { vmm } = this;
+    const counters: Record<string, number> = {};
+    for (const [name, value] of Object.entries(await guestStatistics(vmm))) {
+      counters[`guest.${name}`] = value;
+    }
+    for (const [name, value] of Object.entries(vmm.device.metrics)) {
+      counters[`device.${name}`] = value;
+    }
+    return {
+      now_ns: vmm.now,
+      ram_pages: vmm.options.ramPages,
+      num_pages: vmm.device.targetPages,
+      actual_pages: vmm.device.actualPages,
+      protocol_violations: vmm.device.protocolViolations,
+      counters,
+    };
+  }
+
+  async verify(): Promise<readonly string[]> {
+    return (await this.vmm.request({ name: 'verify' }, 'verified')).problems;
+  }
+
+  /** SHA-256 over both sides' event logs. */
+  async digest(): Promise<string> {
+    const guest = await this.vmm.request({ name: 'getGuestDigest' }, 'guestDigest');
+    return createHash('sha256').update(this.#log.digest()).update(guest.sha256).digest('hex');
+  }
+}

@@ -1,0 +1,119 @@
+/** The host process: executes the laboratory's commands, one after the other, over its IPC pipe. */
+import {
+  type Address,
+  type ControlReply,
+  type ControlRequest,
+  type GuestLink,
+  type HostConfig,
+  hostHello,
+  hostLink,
+  listen,
+  type MigrateParams,
+} from '../protocol/index.ts';
+import { BallastError, ExitStatus } from '../shared/index.ts';
+import { exitWith, fileSink, onLaboratoryGone } from '../shared/process.ts';
+import { guestStatistics } from './evaluation/evaluator.ts';
+import { Hypervisor } from './hypervisor.ts';
+
+type Listener = Awaited<ReturnType<typeof listen>>;
+
+class HostProcess {
+  #config: HostConfig | null = null;
+  #listener: Listener | null = null;
+  #link: GuestLink | null = null;
+  #hypervisor: Hypervisor | null = null;
+
+  async execute({ command, params }: ControlRequest): Promise<unknown> {
+    switch (command) {
+      case 'listen':
+        return this.#listen(params as HostConfig);
+      case 'accept':
+        return this.#accept();
+      case 'runUntil':
+        return this.#machine.runUntil((params as { at_ns: number }).at_ns);
+      case 'console':
+        this.#machine.console((params as { line: string }).line);
+        return null;
+      case 'balloon':
+        this.#machine.setBalloon((params as { target_pages: number }).target_pages);
+        return null;
+      case 'migrate':
+        return this.#machine.migrate(params as MigrateParams);
+      case 'status':
+        return this.#machine.status();
+      case 'verify':
+        return this.#machine.verify();
+      case 'finish':
+        return this.#finish();
+    }
+  }
+
+  get #machine(): Hypervisor {
+    if (!this.#hypervisor) throw new BallastError('MESSAGE_UNEXPECTED', 'no guest has connected');
+    return this.#hypervisor;
+  }
+
+  async #listen(config: HostConfig): Promise<Address> {
+    this.#config = config;
+    this.#listener = await listen(config.listen);
+    return this.#listener.address;
+  }
+
+  async #accept(): Promise<{ ramPages: number; vcpus: number }> {
+    const config = this.#config;
+    if (!this.#listener || !config)
+      throw new BallastError('MESSAGE_UNEXPECTED', 'accept before listen');
+    const socket = await this.#listener.accept();
+    // One machine, one guest: nobody else is let in, and the socket file goes at once.
+    await this.#listener.close();
+    const link = hostLink(socket);
+    this.#link = link;
+    const hello = await hostHello(link);
+    void link.closed.then((error) => {
+      if (error) exitWith('host', error);
+    });
+    this.#hypervisor = new Hypervisor(link, hello, config, report, fileSink(config.logPath));
+    return { ramPages: hello.ram_pages, vcpus: hello.vcpus };
+  }
+
+  async #finish(): Promise<unknown> {
+    const { vmm } = this.#machine;
+    const guestRss = (await guestStatistics(vmm)).peak_rss_bytes ?? 0;
+    const sha256 = await this.#machine.digest();
+    await this.#link?.close();
+    return {
+      event_log_sha256: sha256,
+      peak_rss_bytes: { guest: guestRss, host: process.resourceUsage().maxRSS * 1024 },
+    };
+  }
+}
+
+function report(what: string, done: number, total: number): void {
+  process.send?.({ progress: { what, done, total } });
+}
+
+const host = new HostProcess();
+let last: Promise<void> = Promise.resolve();
+
+async function answer(request: ControlRequest): Promise<void> {
+  let reply: ControlReply;
+  try {
+    reply = { id: request.id, result: await host.execute(request) };
+  } catch (error) {
+    if (!(error instanceof BallastError)) exitWith('host', error);
+    reply = { id: request.id, error: { code: error.code, message: error.message } };
+  }
+  process.send?.(reply);
+}
+
+process.on('message', (request: ControlRequest) => {
+  last = last.then(() => answer(request));
+});
+process.on('uncaughtException', (error) => exitWith('host', error));
+onLaboratoryGone(() => process.exit(ExitStatus.OK));
+if (!process.send) {
+  exitWith(
+    'host',
+    new BallastError('BAD_INPUT', 'started alone: expected to be started by `ballast host`'),
+  );
+}

@@ -1,0 +1,213 @@
+/**
+ * The hypervisor's run loop: a discrete-event simulation that grants the guest virtual time up to
+ * its own next event, takes what the guest's queues notify, and lets the device work. Guest and
+ * host never differ by more than the grant, and at each host event both stand at the same instant.
+ */
+
+import {
+  ExitReason,
+  type GuestLink,
+  type Message,
+  type MessageName,
+  toUint32,
+  u32Bytes,
+} from '../protocol/index.ts';
+import {
+  assert,
+  BallastError,
+  Bitmap,
+  type Costs,
+  type EventLog,
+  EventQueue,
+  type Gpa,
+  type Nanoseconds,
+} from '../shared/index.ts';
+import {
+  BALLOON_DEVICE_DEFAULTS,
+  BalloonDevice,
+  type BalloonDeviceOptions,
+} from './balloon/device.ts';
+
+export interface VmmOptions {
+  readonly ramPages: number;
+  readonly recordSizeBytes: number;
+  readonly costs: Costs;
+  readonly device: Pick<BalloonDeviceOptions, 'freePageHint' | 'mustTellHost' | 'acceptLateHints'>;
+}
+
+export interface HintEvent {
+  readonly gpa: Gpa;
+  readonly sizeBytes: number;
+  readonly cmdId: number;
+  readonly queuedAtNs: Nanoseconds;
+}
+
+/** Where hints go while a migration runs. */
+export interface HintConsumer {
+  onHint(hint: HintEvent): void;
+  /** All hints of one notification were given to `onHint`; nothing runs before it resolves. */
+  afterHints(): Promise<void>;
+}
+
+export class Vmm {
+  now: Nanoseconds = 0;
+  readonly device: BalloonDevice;
+  readonly options: VmmOptions;
+  readonly log: EventLog;
+  hintConsumer: HintConsumer | null = null;
+  /** False: the vCPUs are stopped, and time passes for the host alone. */
+  running = true;
+  readonly #link: GuestLink;
+  readonly #events = new EventQueue<() => Promise<void> | void>();
+  /** Posted messages: they go out ahead of the next request. */
+  #outbox: Message[] = [];
+  #guestNow: Nanoseconds = 0;
+
+  constructor(link: GuestLink, options: VmmOptions, log: EventLog) {
+    this.#link = link;
+    this.options = options;
+    this.log = log;
+    this.device = new BalloonDevice(
+      {
+        ...BALLOON_DEVICE_DEFAULTS,
+        ...options.device,
+        ramPages: options.ramPages,
+        costs: options.costs,
+      },
+      {
+        post: (message) => this.post(message),
+        onHint: (gpa, sizeBytes, cmdId, queuedAtNs) =>
+          this.hintConsumer?.onHint({ gpa, sizeBytes, cmdId, queuedAtNs }),
+      },
+    );
+  }
+
+  /** Let virtual time pass to `at`; everything due on the way happens, in order. */
+  async advanceTo(at: Nanoseconds): Promise<void> {
+    assert(Number.isInteger(at), 'time is an integer number of nanoseconds');
+    for (;;) {
+      const next = Math.min(this.#events.nextAt, at);
+      if (this.running && this.#guestNow < next) {
+        await this.#runGuest(next);
+        continue;
+      }
+      if (this.#events.nextAt > at) {
+        this.now = Math.max(this.now, at);
+        return;
+      }
+      const event = this.#events.take()!;
+      this.now = Math.max(this.now, event.at);
+      await event.value();
+    }
+  }
+
+  advanceFor(ns: Nanoseconds): Promise<void> {
+    return this.advanceTo(this.now + Math.round(ns));
+  }
+
+  /** Post a message to the guest; it takes effect at `now`. */
+  post(message: Message): void {
+    this.#outbox.push(message);
+  }
+
+  /** One request to the guest, at `now`; resolves with its reply. */
+  async request<N extends MessageName>(message: Message, expected: N): Promise<Message<N>> {
+    const reply = (await this.#exchange(message)).at(-1);
+    if (reply?.name !== expected) {
+      throw new BallastError(
+        'MESSAGE_UNEXPECTED',
+        `the guest answered ${message.name} with ${reply?.name ?? 'nothing'}, expected ${expected}`,
+      );
+    }
+    return reply as Message<N>;
+  }
+
+  async getDirtyLog(clear: boolean): Promise<Bitmap> {
+    return this.#bitmapOf((await this.request({ name: 'getDirtyLog', clear }, 'dirtyLog')).bits);
+  }
+
+  /** Oracle: for evaluation alone. */
+  async getFreeSet(): Promise<Bitmap> {
+    return this.#bitmapOf((await this.request({ name: 'getFreeSet' }, 'freeSet')).bits);
+  }
+
+  /** Content records of pages (tags), ranges as pairs of first frame and count. */
+  async readRecords(ranges: Uint32Array): Promise<Uint32Array> {
+    let pages = 0;
+    for (let i = 1; i < ranges.length; i += 2) pages += ranges[i]!;
+    const { data } = await this.request({ name: 'read', ranges: u32Bytes(ranges) }, 'records');
+    const records = toUint32(data);
+    if (records?.length !== pages) {
+      throw new BallastError(
+        'MESSAGE_INVALID',
+        `records: expected ${pages} records of 4 bytes, found ${data.length} bytes`,
+      );
+    }
+    return records;
+  }
+
+  #bitmapOf(bits: Uint8Array): Bitmap {
+    const expected = ((this.options.ramPages + 31) >>> 5) * 4;
+    if (bits.length !== expected) {
+      throw new BallastError(
+        'MESSAGE_INVALID',
+        `a bitmap of guest memory: expected ${expected} bytes, found ${bits.length}`,
+      );
+    }
+    return Bitmap.fromBytes(bits, this.options.ramPages);
+  }
+
+  async #runGuest(until: Nanoseconds): Promise<void> {
+    const { notifyNs } = this.options.costs;
+    const frame = await this.#exchange({ name: 'run', until_ns: until, notify_ns: notifyNs });
+    const exit = frame.at(-1);
+    if (exit?.name !== 'exit' || exit.at_ns > until || exit.at_ns < this.#guestNow) {
+      throw new BallastError(
+        'MESSAGE_UNEXPECTED',
+        `the guest answered run with ${exit?.name ?? 'nothing'}: expected exit between ${this.#guestNow} and ${until} ns`,
+      );
+    }
+    this.#guestNow = exit.at_ns;
+    this.now = Math.max(this.now, exit.at_ns);
+    const access = exit.reason === ExitReason.ACCESS ? frame.at(-2) : undefined;
+    for (const message of frame.slice(0, access ? -2 : -1)) this.#take(message);
+    if (access) {
+      const reply = this.device.handle(access);
+      if (!reply) {
+        throw new BallastError('MESSAGE_UNEXPECTED', `the guest waits for ${access.name}`);
+      }
+      this.#outbox.push(reply);
+    }
+  }
+
+  #take(message: Message): void {
+    if (message.name !== 'avail') {
+      if (this.device.handle(message) !== null) {
+        throw new BallastError('MESSAGE_UNEXPECTED', `${message.name} without a waiting vCPU`);
+      }
+      return;
+    }
+    // A run that ended on a notification has already let its latency pass.
+    this.#events.schedule(this.now, () => this.#handleAvail(message));
+  }
+
+  async #handleAvail(message: Message<'avail'>): Promise<void> {
+    const { used, irqVectors, costNs } = this.device.handleAvail(message);
+    this.log.add(this.now, 'avail', {
+      queue: message.queue,
+      chains: message.heads.length / 2,
+      status: this.device.hintStatus,
+    });
+    await this.hintConsumer?.afterHints();
+    this.#events.schedule(this.now + Math.round(costNs), () => {
+      this.#outbox.push(...used);
+      for (const vector of irqVectors) this.#outbox.push({ name: 'irq', vector });
+    });
+  }
+
+  async #exchange(request: Message): Promise<Message[]> {
+    const frame = [...this.#outbox, request];
+    this.#outbox = [];
+    return this.#link.exchange(frame);
+  }
+}
