@@ -60,13 +60,13 @@ function addHandOptions(command: Command): Command {
   return command
     .option('--strategy <name>', "hinting strategy (default: the scenario's first)", parseStrategy)
     .option('--seed <n>', 'seed of everything that is random', parseSeed)
-    .option('--set <key=value>', 'override a key of the scenario; repeatable', collect, [])
+    .option('--set <key=value>', 'override a key of the scenario; repeatable', collect)
     .option('--log <dir>', 'write the event log');
 }
 
 function loadForOne(argument: string, flags: HandFlags): Promise<Scenario> {
   return loadScenario(argument, {
-    overrides: flags.set,
+    overrides: flags.set ?? [],
     ...(flags.strategy ? { strategies: [flags.strategy] } : {}),
     ...(flags.seed === undefined ? {} : { seed: flags.seed }),
   }).then((scenario) => ({ ...scenario, strategies: scenario.strategies.slice(0, 1) }));

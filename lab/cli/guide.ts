@@ -63,8 +63,11 @@ ${EXIT_STATUSES}
 `;
 
 export const GUEST_GUIDE = `
+Example:
+  $ ballast guest idle-1g --strategy alloc --connect unix:/tmp/machine.sock
+
 Give it the same scenario, strategy, seed and --set as the host: the guest decides what the machine
-is, the host what happens to it. See "ballast host --help" for an example.
+is, the host what happens to it.
 ${EXIT_STATUSES}
 `;
 

@@ -18,8 +18,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     )
     .version(ballastVersion(), '-V, --version')
     .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'ballast: ')) })
-    .showHelpAfterError('(ballast --help explains the commands)')
+    .configureOutput({ outputError: (text, write) => write(oneLine(text)) })
     .addHelpText('after', GUIDE);
   const done = (code: number) => {
     status = code;
@@ -36,6 +35,14 @@ export async function main(argv: readonly string[]): Promise<number> {
   } catch (error) {
     return statusOf(error);
   }
+}
+
+/** Commander's `error: …`, which may have a suggestion on a second line, in our form. */
+function oneLine(text: string): string {
+  return `${text
+    .trim()
+    .replace(/^error: /, 'ballast: ')
+    .replaceAll('\n', ' ')}\n`;
 }
 
 function statusOf(error: unknown): number {

@@ -29,7 +29,7 @@ export function defaultJobs(): number {
 }
 
 /** For options that may be given several times. */
-export function collect(text: string, previous: readonly string[]): string[] {
+export function collect(text: string, previous: readonly string[] = []): string[] {
   return [...previous, text];
 }
 

@@ -1,7 +1,6 @@
-import { stat, writeFile } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { readRecording } from '../../shared/recording/reader.ts';
-import { encodeRecording } from '../../shared/recording/writer.ts';
 import { findRecording } from '../scenario/recordings.ts';
 import { formatBytes } from '../scenario/units.ts';
 import { IMPORT_GUIDE, INSPECT_GUIDE } from './guide.ts';
@@ -27,11 +26,11 @@ export function addImportCommand(program: Command): void {
     .addHelpText('after', IMPORT_GUIDE)
     .action(async (folder: string, flags: ImportFlags) => {
       const recording = await importWithProgress(folder, flags);
-      const bytes = encodeRecording(recording);
-      await writeFile(flags.output, bytes);
+      const { writeRecording } = await import('../recording/import.ts');
+      const { sizeBytes } = writeRecording(recording, flags.output);
       const { count } = recording.events;
       complain(
-        `${flags.output}: ${recording.header.name}, ${count} events, ${formatBytes(bytes.length)}`,
+        `${flags.output}: ${recording.header.name}, ${count} events, ${formatBytes(sizeBytes)}`,
       );
     });
 }
@@ -62,6 +61,8 @@ async function importWithProgress(folder: string, flags: Omit<ImportFlags, 'outp
     return await importRecording(folder, {
       allowLostEvents: flags.allowLostEvents ?? false,
       tolerateMalformed: flags.tolerateMalformed ?? false,
+      onProgress: ({ what, done, total }) =>
+        progress.report('import', { what, done, total: total ?? 0 }),
     });
   } finally {
     progress.stop();

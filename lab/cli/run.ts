@@ -19,7 +19,7 @@ export interface SimulationFlags {
   readonly json?: string;
   readonly seed?: number;
   readonly jobs?: number;
-  readonly set: string[];
+  readonly set?: string[];
   readonly log?: string;
 }
 
@@ -68,14 +68,13 @@ export function addSimulationOptions(command: Command): Command {
       '--set <key=value>',
       'override a key of the scenario, e.g. mm.init_on_alloc=false; repeatable',
       collect,
-      [],
     )
     .option('--log <dir>', 'write the event logs of both processes, one folder per strategy');
 }
 
 export function loadOptions(flags: SimulationFlags) {
   return {
-    overrides: flags.set,
+    overrides: flags.set ?? [],
     ...(flags.strategies ? { strategies: flags.strategies } : {}),
     ...(flags.seed === undefined ? {} : { seed: flags.seed }),
   };
