@@ -10,7 +10,7 @@ const LINE_EVERY_MS = 5000;
 export class ProgressDisplay {
   readonly #startMs = performance.now();
   readonly #bars = new Map<string, SingleBar>();
-  readonly #lastLineMs = new Map<string, number>();
+  #lastLineMs = performance.now() + QUIET_MS - LINE_EVERY_MS;
   #multi: MultiBar | null = null;
 
   /** `name`: which of several things that run at once. */
@@ -45,9 +45,8 @@ export class ProgressDisplay {
   }
 
   #line(name: string, what: string, percent: number, nowMs: number): void {
-    const lastMs = this.#lastLineMs.get(name) ?? this.#startMs + QUIET_MS - LINE_EVERY_MS;
-    if (nowMs - lastMs < LINE_EVERY_MS) return;
-    this.#lastLineMs.set(name, nowMs);
+    if (nowMs - this.#lastLineMs < LINE_EVERY_MS) return;
+    this.#lastLineMs = nowMs;
     process.stderr.write(`${name}: ${what} ${percent} %\n`);
   }
 }

@@ -12,6 +12,8 @@ export interface TableOptions {
 type Cell = string;
 /** Errors beyond these are worth a look (what repeated measurements themselves differ by, and more). */
 const LARGE_ERROR = 0.05;
+/** All of them are in the JSON result. */
+const LOST_PAGES_SHOWN = 3;
 
 export function renderResult(result: Result, options: TableOptions): string {
   const paint = painter(options.color);
@@ -147,22 +149,26 @@ function hintTable(runs: readonly Run[], paint: Paint): string {
   return table.toString();
 }
 
+/** What holds is a count; what does not is told in full. */
 function verdicts(runs: readonly Run[], paint: Paint): string[] {
   const lines: string[] = [];
   for (const run of runs) {
     for (const { figure, expected, found, holds } of run.expectations) {
+      if (holds) continue;
       const text = `${run.strategy}: ${figure} expected ${expected}, found ${found ?? 'none'}`;
-      lines.push(holds ? paint.dim(`  holds   ${text}`) : paint.red(`  FAILED  ${text}`));
+      lines.push(paint.red(`FAILED  ${text}`));
     }
-    for (const problem of run.audit_problems)
-      lines.push(paint.red(`  AUDIT   ${run.strategy}: ${problem}`));
-    for (const page of run.lost.slice(0, 3)) {
-      lines.push(
-        paint.red(`  LOST    ${run.strategy}: pfn ${page.pfn}`),
-        ...page.history.map((line) => `          ${line}`),
-      );
+    for (const problem of run.audit_problems) {
+      lines.push(paint.red(`AUDIT   ${run.strategy}: ${problem}`));
+    }
+    for (const page of run.lost.slice(0, LOST_PAGES_SHOWN)) {
+      lines.push(paint.red(`LOST    ${run.strategy}: pfn ${page.pfn}`));
+      lines.push(...page.history.map((line) => `        ${line}`));
     }
   }
+  const checks = runs.flatMap((run) => run.expectations);
+  const held = checks.filter(({ holds }) => holds).length;
+  if (checks.length > 0) lines.push(`${held} of ${checks.length} expectations hold`);
   return lines;
 }
 

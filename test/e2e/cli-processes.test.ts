@@ -1,0 +1,138 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { afterAll, describe, expect, test } from 'vitest';
+
+const bin = fileURLToPath(new URL('../../bin/ballast.mjs', import.meta.url));
+const folder = mkdtempSync(`${tmpdir()}/cli-processes-`);
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** Keeps both processes busy for longer than any of these tests takes. */
+const longScenario = `${folder}/long.yaml`;
+const migrations = Array.from({ length: 200 }, () => '  - migrate\n').join('');
+writeFileSync(
+  longScenario,
+  `recording: idle-1g\nsteps:\n  - boot\n  - workload: recording\n  - wait: 8s\n${migrations}`,
+);
+
+interface Ended {
+  readonly status: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** TMPDIR is ours, so that whatever is left behind is seen. */
+function start(...args: string[]): { child: ChildProcess; ended: Promise<Ended> } {
+  const env = { ...process.env, TMPDIR: folder };
+  const child = spawn(process.execPath, [bin, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  const output = { stdout: '', stderr: '' };
+  child.stdout?.on('data', (text) => (output.stdout += text));
+  child.stderr?.on('data', (text) => (output.stderr += text));
+  const ended = once(child, 'close').then(([status, signal]) => ({ status, signal, ...output }));
+  return { child, ended };
+}
+
+/** Child processes of `pid` whose command line names `entry`. */
+function childrenOf(pid: number, entry: string): number[] {
+  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  const pids = text ? text.split(' ').map(Number) : [];
+  return pids.filter((child) => readFileSync(`/proc/${child}/cmdline`, 'utf8').includes(entry));
+}
+
+async function until<T>(what: () => T | undefined): Promise<T> {
+  for (let tries = 0; tries < 400; tries++) {
+    const value = what();
+    if (value !== undefined) return value;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  throw new Error('it did not happen within 4 s');
+}
+
+function isGone(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return false;
+  } catch {
+    return true;
+  }
+}
+
+async function runningPair(): Promise<{
+  run: ReturnType<typeof start>;
+  pids: { host: number; guest: number };
+}> {
+  const run = start('run', longScenario, '--strategies', 'none');
+  const lab = run.child.pid ?? -1;
+  const host = await until(() => childrenOf(lab, 'host/main')[0]);
+  const guest = await until(() => childrenOf(lab, 'guest/main')[0]);
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  return { run, pids: { host, guest } };
+}
+
+const leftovers = () => readdirSync(folder).filter((name) => name.startsWith('ballast'));
+
+describe.skipIf(process.platform !== 'linux')('the processes', () => {
+  test.each(['host', 'guest'] as const)(
+    'end with status 3 and one line when the %s is killed',
+    async (role) => {
+      const { run, pids } = await runningPair();
+      process.kill(pids[role], 'SIGKILL');
+      const killedMs = performance.now();
+      const { status, stderr } = await run.ended;
+      expect(
+        stderr
+          .trimEnd()
+          .split('\n')
+          .filter((line) => line.startsWith('ballast: ')),
+      ).toEqual([`ballast: ${role} process died: killed by SIGKILL`]);
+      expect(stderr).not.toContain('    at ');
+      expect(status).toBe(3);
+      expect(performance.now() - killedMs).toBeLessThan(2000);
+      expect([isGone(pids.host), isGone(pids.guest)]).toEqual([true, true]);
+      expect(leftovers()).toEqual([]);
+    },
+  );
+
+  test.each(['SIGTERM', 'SIGINT', 'SIGKILL'] as const)(
+    'end when the command gets %s',
+    async (signal) => {
+      const { run, pids } = await runningPair();
+      run.child.kill(signal);
+      expect((await run.ended).signal).toBe(signal);
+      await until(() => (isGone(pids.host) && isGone(pids.guest) ? true : undefined));
+      expect(leftovers()).toEqual([]);
+    },
+  );
+
+  test('started by hand give what the pair gives', async () => {
+    const address = `unix:${folder}/hand.sock`;
+    const host = start('host', 'balloon-inflate', '--listen', address, '--json', '-');
+    let said = '';
+    host.child.stderr?.on('data', (text) => (said += text));
+    await until(() => (said.includes('waiting for a guest') ? true : undefined));
+    const guest = start('guest', 'balloon-inflate', '--connect', address);
+    const pair = start('run', 'balloon-inflate', '--json', '-');
+    const [byHand, guestEnd, together] = await Promise.all([host.ended, guest.ended, pair.ended]);
+    expect([byHand.status, guestEnd.status, together.status]).toEqual([0, 0, 0]);
+    const digest = (text: string): string => JSON.parse(text).runs[0].event_log_sha256;
+    expect(digest(byHand.stdout)).toBe(digest(together.stdout));
+    expect(readdirSync(folder)).not.toContain('hand.sock');
+  });
+
+  test('refuse an address in use with one line and status 2', async () => {
+    const first = start('host', 'balloon-inflate', '--listen', 'tcp:127.0.0.1:0');
+    let said = '';
+    first.child.stderr?.on('data', (text) => (said += text));
+    const port = await until(() => /tcp:127\.0\.0\.1:(\d+)/.exec(said)?.[1]);
+    const second = await start('host', 'balloon-inflate', '--listen', `tcp:127.0.0.1:${port}`)
+      .ended;
+    first.child.kill('SIGTERM');
+    await first.ended;
+    expect(second.stderr).toMatch(/^ballast: [^\n]*\n$/);
+    expect(second.stderr).toContain(port);
+    expect(second.status).toBe(2);
+  });
+});
