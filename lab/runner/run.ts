@@ -3,7 +3,7 @@ import type { HostStatus, MigrationReport, StrategyName } from '../../protocol/c
 import type { Progress } from '../machine/control.ts';
 import { type LaunchOptions, launch } from '../machine/launch.ts';
 import type { FinishReport, Machine } from '../machine/machine.ts';
-import type { Scenario, Step } from '../scenario/scenario.ts';
+import type { RecordingFacts, Scenario, Step } from '../scenario/scenario.ts';
 import { errorOf, measuredOf, withEfficiency } from './comparison.ts';
 import { evaluate, type PendingCheck } from './expectation.ts';
 import type { Run } from './result.ts';
@@ -167,7 +167,9 @@ function toRun(
 ): Run {
   const report = trail.report;
   const measured =
-    report && scenario.recording ? measuredOf(strategy, scenario.recording.measured) : null;
+    report && scenario.recording && isAsRecorded(scenario, scenario.recording)
+      ? measuredOf(strategy, scenario.recording.measured)
+      : null;
   const migration = report?.migration ?? null;
   return {
     strategy,
@@ -187,4 +189,17 @@ function toRun(
     lost: (report?.lost ?? []).map(({ pfn, history }) => ({ pfn, history: [...history] })),
     expectations: trail.missed,
   };
+}
+
+/** A guest with another kernel option, or on another link, is not the one that was measured. */
+function isAsRecorded(scenario: Scenario, recording: RecordingFacts): boolean {
+  const { mm, steps } = scenario;
+  const params = steps.findLast((step) => step.kind === 'migrate')?.params;
+  return (
+    mm.initOnAlloc === recording.initOnAlloc &&
+    !mm.initOnFree &&
+    !mm.pagePoison &&
+    params?.bandwidthBytesPerS === recording.bandwidthBytesPerS &&
+    params.downtimeLimitMs === recording.downtimeLimitMs
+  );
 }
