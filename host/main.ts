@@ -78,7 +78,7 @@ class HostProcess {
 
   async #finish(): Promise<unknown> {
     const { vmm } = this.#machine;
-    const guestRss = (await guestStatistics(vmm)).peak_rss_bytes ?? 0;
+    const { peak_rss_bytes: guestRss = 0 } = await guestStatistics(vmm);
     const sha256 = await this.#machine.digest();
     await this.#link?.close();
     return {

@@ -54,7 +54,7 @@ export interface HostConfig {
 export interface MigrateParams {
   readonly bandwidthBytesPerS: number;
   readonly downtimeLimitMs: number;
-  /** When the dirty log is cleared: at the sync, or per chunk before the first send (clear_bmap). */
+  /** When the dirty log is cleared: at the sync, or per chunk before its first send (clear_bmap). */
   readonly clearLog: 'at-sync' | 'lazy';
 }
 

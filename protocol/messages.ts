@@ -276,8 +276,8 @@ export const MESSAGES = {
     id: 47,
     group: 'memory',
     from: 'host',
-    fields: { ranges: 'bin' },
-    doc: 'Posted. KVM_CLEAR_DIRTY_LOG.',
+    fields: { /** A multiple of 32. */ first_pfn: 'u32', /** One bit per page. */ bits: 'bin' },
+    doc: 'Posted. Clears the set bits and no others (KVM_CLEAR_DIRTY_LOG).',
   },
 
   getFreeSet: { id: 50, group: 'oracle', from: 'host', fields: {}, doc: 'Answered by freeSet.' },

@@ -18,6 +18,15 @@ export class DirtyLog {
     this.#enabled = enabled;
   }
 
+  /** Clears what is set in `bits`, a piece of the log from `firstPfn` on; false if it is none. */
+  clear(firstPfn: number, bits: Uint8Array): boolean {
+    const bytes = this.bits.bytes;
+    const first = firstPfn / 8;
+    if (firstPfn % 32 !== 0 || first + bits.length > bytes.length) return false;
+    for (let i = 0; i < bits.length; i++) bytes[first + i]! &= ~bits[i]!;
+    return true;
+  }
+
   mark(pfn: number): void {
     if (this.#enabled) this.bits.set(pfn);
   }

@@ -172,9 +172,9 @@ export class Guest {
         return [{ name: 'dirtyLog', bits }];
       }
       case 'clearDirtyLog':
-        forEachRange(rangesOf(message.ranges, ram.pageCount), (pfn, n) =>
-          ram.dirtyLog.bits.clearRange(pfn, n),
-        );
+        if (!ram.dirtyLog.clear(message.first_pfn, message.bits)) {
+          throw new BallastError('MESSAGE_INVALID', 'clearDirtyLog: expected a piece of the log');
+        }
         return null;
       case 'getFreeSet':
         return [{ name: 'freeSet', bits: this.#unusedSet().bytes }];

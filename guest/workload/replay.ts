@@ -3,11 +3,12 @@
  * where it is not, because a hinting strategy holds it, the allocator chooses another one and the
  * replay remembers the substitute. An allocated page is written at once by whoever asked for it.
  */
-import type { Nanoseconds, Pfn } from '../../shared/index.ts';
-import { EventKind, type Recording } from '../../shared/recording/index.ts';
+import { Bitmap, type Nanoseconds, type Pfn } from '../../shared/index.ts';
+import { EventKind, type GfpClass, type Recording } from '../../shared/recording/index.ts';
 import type { Workload } from '../kernel/scheduler.ts';
-import type { Ram } from '../machine/ram.ts';
+import { type Ram, ZERO_TAG } from '../machine/ram.ts';
 import { gfpFromText, type PageAllocator } from '../mm/index.ts';
+import { findMemmap, memmapPageOf } from './kernel-pages.ts';
 
 /**
  * A longer pause between two events is sleep and not work: a workload that was held up makes it
@@ -16,6 +17,11 @@ import { gfpFromText, type PageAllocator } from '../mm/index.ts';
 const LONGEST_WORK_GAP_NS = 100_000;
 
 const DROPPED = -1;
+
+/** Page tables: asked for zeroed by the kernel, for itself, one page each, on the user's account. */
+function isPageTable({ zero, movable, reclaimable }: GfpClass): boolean {
+  return zero && !movable && !reclaimable;
+}
 
 export interface ReplayHooks {
   /** A page of user data came into being or went away. */
@@ -43,8 +49,12 @@ export class Replay implements Workload {
   readonly #gfps: number[];
   readonly #isUserClass: boolean[];
   readonly #isHintClass: boolean[];
+  readonly #isTableClass: boolean[];
+  /** Pages that are page tables now: their entries are cleared one by one before they are freed. */
+  readonly #tables: Bitmap;
   /** Recorded head frame → the frame that stands for it here, or DROPPED. */
   readonly #substitutes = new Map<Pfn, Pfn>();
+  readonly #memmap: Pfn;
   #next = 0;
   #lastNs: Nanoseconds;
 
@@ -63,6 +73,9 @@ export class Replay implements Workload {
     const classes = recording.header.gfpClasses;
     this.#gfps = classes.map(({ text }) => gfpFromText(text));
     this.#isUserClass = classes.map(({ movable }) => movable);
+    this.#memmap = findMemmap(recording);
+    this.#isTableClass = classes.map(isPageTable);
+    this.#tables = new Bitmap(machine.ram.pageCount);
     this.#isHintClass = classes.map(({ hintDriver }) => hintDriver);
   }
 
@@ -123,6 +136,8 @@ export class Replay implements Workload {
       this.#substitutes.delete(pfn);
     }
     for (let i = 0; i < 1 << order; i++) this.#ram.write(actual + i);
+    this.#writeStructPage(actual);
+    if (this.#isTableClass[gfpClass] && order === 0) this.#tables.set(actual);
     if (this.#isUserClass[gfpClass] && order === 0) this.#hooks.onUserPage?.(actual, true);
   }
 
@@ -140,7 +155,18 @@ export class Replay implements Workload {
       this.counters.replay_stale_frees++;
       return;
     }
-    if (order === 0) this.#hooks.onUserPage?.(actual, false);
+    if (order === 0) {
+      this.#hooks.onUserPage?.(actual, false);
+      if (this.#tables.get(actual)) {
+        this.#tables.clear(actual);
+        this.#ram.fill(actual, 1, ZERO_TAG);
+      }
+    }
+    this.#writeStructPage(actual);
     this.#mm.free(actual, order, cpu % this.#vcpus);
+  }
+
+  #writeStructPage(pfn: Pfn): void {
+    if (this.#memmap >= 0) this.#ram.write(memmapPageOf(this.#memmap, pfn));
   }
 }

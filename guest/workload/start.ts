@@ -4,6 +4,7 @@ import type { Workload } from '../kernel/scheduler.ts';
 import type { Ram } from '../machine/ram.ts';
 import type { PageAllocator } from '../mm/index.ts';
 import { InPlaceDirty } from './in-place.ts';
+import { KernelTicks, workingSetOf } from './kernel-pages.ts';
 import { MergedWorkload } from './merged.ts';
 import { Replay } from './replay.ts';
 
@@ -13,13 +14,14 @@ export function startReplay(
   machine: { mm: PageAllocator; ram: Ram; vcpus: number; startNs: Nanoseconds; prng: Prng },
 ): { replay: Replay; workload: Workload } {
   const { inPlaceDirty, frameCount } = recording.header;
+  const ticks = new KernelTicks(machine.ram, workingSetOf(recording), machine.startNs);
   if (!inPlaceDirty) {
     const replay = new Replay(recording, machine);
-    return { replay, workload: replay };
+    return { replay, workload: new MergedWorkload([replay, ticks]) };
   }
   const inPlace = new InPlaceDirty({ ...inPlaceDirty, frameCount }, machine);
   const replay = new Replay(recording, machine, {
     onUserPage: (pfn, live) => inPlace.onUserPage(pfn, live),
   });
-  return { replay, workload: new MergedWorkload([replay, inPlace]) };
+  return { replay, workload: new MergedWorkload([replay, inPlace, ticks]) };
 }

@@ -85,10 +85,10 @@ export class Evaluator implements MigrationObserver {
     const free = await vmm.getFreeSet();
     const lost = figures.status === 'completed' ? await this.#verify(precopy, free) : [];
     const counters = await guestStatistics(vmm);
-    const added = (name: string): number =>
-      (counters[name] ?? 0) - (this.#startCounters[name] ?? 0);
+    const total = (name: string): number => counters[name] ?? 0;
+    const added = (name: string): number => total(name) - (this.#startCounters[name] ?? 0);
     const recorded = added('hint_recorded_pages');
-    const holds = counters.lock_holds ?? 0;
+    const holds = total('lock_holds');
     return {
       migration: figures,
       hints: {
@@ -109,12 +109,12 @@ export class Evaluator implements MigrationObserver {
       },
       lost: await this.#histories(precopy, lost.slice(0, LOST_TOLD_MAX)),
       lock: {
-        max_hold_ns: counters.lock_hold_ns_max ?? 0,
-        mean_hold_ns: holds > 0 ? Math.round((counters.lock_hold_ns_total ?? 0) / holds) : 0,
-        max_nodes: counters.lock_nodes_max ?? 0,
+        max_hold_ns: total('lock_hold_ns_max'),
+        mean_hold_ns: holds > 0 ? Math.round(total('lock_hold_ns_total') / holds) : 0,
+        max_nodes: total('lock_nodes_max'),
       },
       guest: {
-        held_pages_max: counters.held_pages_max ?? 0,
+        held_pages_max: total('held_pages_max'),
         alloc_stalls: added('allocstall'),
         alloc_failures: added('replay_failed'),
         hinting_cpu_ns: added('kthread_cpu_ns'),

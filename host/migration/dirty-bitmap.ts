@@ -6,18 +6,21 @@ import { assert, Bitmap, type Pfn } from '../../shared/index.ts';
 
 /** 2^18 pages = 1 GiB: QEMU's default clear_bmap_shift. */
 export const CLEAR_BITMAP_SHIFT = 18;
+const CHUNK_PAGES = 2 ** CLEAR_BITMAP_SHIFT;
 
 export class DirtyBitmap {
   readonly bits: Bitmap;
   dirtyPages: number;
   /** One bit per chunk whose log must be cleared before its next page is sent. */
   readonly #clearChunks: Bitmap;
+  /** The log as the last sync found it. */
+  #syncedLog: Bitmap | null = null;
 
   constructor(pageCount: number) {
     this.bits = new Bitmap(pageCount);
     this.bits.setAll();
     this.dirtyPages = pageCount;
-    this.#clearChunks = new Bitmap(Math.ceil(pageCount / 2 ** CLEAR_BITMAP_SHIFT));
+    this.#clearChunks = new Bitmap(Math.ceil(pageCount / CHUNK_PAGES));
   }
 
   /** Adds what the log says; returns how many pages became dirty. */
@@ -27,20 +30,29 @@ export class DirtyBitmap {
     return added;
   }
 
-  postponeClears(): void {
+  /** After a sync that did not clear: every chunk's log is cleared when it is first touched. */
+  postponeClears(log: Bitmap): void {
+    this.#syncedLog = log;
     this.#clearChunks.setAll();
   }
 
-  /** The chunk of this page, if its log is still to be cleared; it counts as cleared then. */
-  takeClear(pfn: Pfn): { pfn: Pfn; pageCount: number } | null {
-    const chunk = pfn >>> CLEAR_BITMAP_SHIFT;
-    if (!this.#clearChunks.get(chunk)) return null;
-    this.#clearChunks.clear(chunk);
-    const first = chunk * 2 ** CLEAR_BITMAP_SHIFT;
-    return {
-      pfn: first,
-      pageCount: Math.min(2 ** CLEAR_BITMAP_SHIFT, this.bits.bitCount - first),
-    };
+  /**
+   * The chunks that these pages touch and whose log is still to be cleared; they count as cleared
+   * then. Only what the sync has seen may be cleared: a later write keeps its bit.
+   */
+  takeClears(first: Pfn, pageCount: number): { firstPfn: Pfn; bits: Uint8Array }[] {
+    const log = this.#syncedLog;
+    if (!log || pageCount === 0) return [];
+    const taken: { firstPfn: Pfn; bits: Uint8Array }[] = [];
+    const last = (first + pageCount - 1) >>> CLEAR_BITMAP_SHIFT;
+    for (let chunk = first >>> CLEAR_BITMAP_SHIFT; chunk <= last; chunk++) {
+      if (!this.#clearChunks.get(chunk)) continue;
+      this.#clearChunks.clear(chunk);
+      const firstByte = (chunk * CHUNK_PAGES) / 8;
+      const bits = log.bytes.subarray(firstByte, firstByte + CHUNK_PAGES / 8);
+      taken.push({ firstPfn: chunk * CHUNK_PAGES, bits });
+    }
+    return taken;
   }
 
   clear(pfn: Pfn): void {

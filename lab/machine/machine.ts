@@ -87,7 +87,7 @@ export class Machine implements AsyncDisposable {
     const report = await this.#control.call('migrate', {
       bandwidthBytesPerS: recording?.bandwidthBytesPerS ?? DEFAULTS.bandwidthBytesPerS,
       downtimeLimitMs: recording?.downtimeLimitMs ?? DEFAULTS.downtimeLimitMs,
-      clearLog: 'lazy',
+      clearLog: 'at-sync',
       ...params,
     });
     await this.status();

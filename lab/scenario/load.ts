@@ -138,7 +138,7 @@ function complete(
       downtimeMs(file.migration.downtime_limit) ??
       recording?.downtimeLimitMs ??
       DEFAULTS.downtimeLimitMs,
-    clearLog: file.migration.clear_log ?? 'lazy',
+    clearLog: file.migration.clear_log ?? 'at-sync',
   };
   const memoryBytes = file.machine.memory ?? recording?.memoryBytes ?? DEFAULTS.memoryBytes;
   return {
