@@ -29,6 +29,8 @@ export interface Costs {
   readonly listNodeNs: number;
   /** Guest: lock or unlock a zone with interrupts off. */
   readonly zoneLockNs: number;
+  /** Guest: copy one page to another frame and change what maps it. */
+  readonly migratePageNs: number;
   /** Guest: put one element on a virtqueue. */
   readonly queueElementNs: number;
 }
@@ -47,5 +49,6 @@ export const DEFAULT_COSTS: Costs = {
   hostFaultNs: 8_700,
   listNodeNs: 20,
   zoneLockNs: 100,
+  migratePageNs: 5_000,
   queueElementNs: 300,
 };

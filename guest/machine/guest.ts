@@ -20,7 +20,7 @@ import { HintRecord } from '../hinting/hint-record.ts';
 import { IterateStrategy } from '../hinting/iterate.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { Scheduler } from '../kernel/scheduler.ts';
-import { PageAllocator } from '../mm/index.ts';
+import { Kcompactd, PageAllocator } from '../mm/index.ts';
 import { ChannelTransport } from '../virtio/channel-transport.ts';
 import type { Replay } from '../workload/replay.ts';
 import { startReplay } from '../workload/start.ts';
@@ -39,6 +39,7 @@ export class Guest {
   readonly #log: EventLog;
   readonly #scheduler: Scheduler;
   readonly #hints: HintRecord;
+  readonly #kcompactd: Kcompactd;
   #replay: Replay | null = null;
   #posted: Message[] = [];
   #booted = false;
@@ -65,6 +66,7 @@ export class Guest {
     if (recording) applyRecording(recording, this.mm, ram);
     else applyFreshBoot(this.mm, ram);
     const kernel = this.#kernel();
+    this.#kcompactd = new Kcompactd(kernel);
     this.transport = new ChannelTransport(kernel);
     this.strategy = createStrategy(kernel, config);
     this.#hints = new HintRecord((pfn, pageCount) => this.#countUnused(pfn, pageCount));
@@ -136,6 +138,7 @@ export class Guest {
     if (!this.#booted) {
       this.#booted = true;
       this.driver.start();
+      this.#scheduler.spawn(() => this.#kcompactd.run());
     }
     const stop = this.#scheduler.run(untilNs, notifyNs);
     const frame: Message[] = [...this.#posted, ...this.transport.drainAvail()];
@@ -207,6 +210,7 @@ export class Guest {
       prng: new Prng(this.#config.seed).split('in-place'),
     });
     this.#replay = replay;
+    this.#kcompactd.movable = replay;
     this.#scheduler.setWorkload(workload);
     this.#log.add(this.#scheduler.now, 'replay', { events: this.#recording.events.count });
   }
@@ -280,6 +284,7 @@ export class Guest {
       lock_nodes_max: holds?.maxNodes ?? 0,
       balloon_pages: this.driver.numPages,
       ...this.mm.vmstat,
+      ...this.#kcompactd.counters,
       ...this.driver.counters,
       ...this.driver.hinting?.counters,
       ...this.#hints.counters,

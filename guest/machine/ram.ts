@@ -41,6 +41,13 @@ export class Ram {
     this.dirtyLog.mark(pfn);
   }
 
+  /** The guest copies one page. */
+  copy(from: Pfn, to: Pfn): void {
+    this.tags[to] = this.tags[from]!;
+    this.#touch(to);
+    this.dirtyLog.mark(to);
+  }
+
   /** The guest fills pages with zeroes or with the poison pattern. */
   fill(pfn: Pfn, pageCount: number, tag: typeof ZERO_TAG | typeof POISON_TAG): void {
     this.tags.fill(tag, pfn, pfn + pageCount);

@@ -7,7 +7,7 @@ import { Bitmap, type Nanoseconds, type Pfn } from '../../shared/index.ts';
 import { EventKind, type GfpClass, type Recording } from '../../shared/recording/index.ts';
 import type { Workload } from '../kernel/scheduler.ts';
 import { type Ram, ZERO_TAG } from '../machine/ram.ts';
-import { gfpFromText, type PageAllocator } from '../mm/index.ts';
+import { gfpFromText, type MovablePages, type PageAllocator } from '../mm/index.ts';
 import { findMemmap, memmapPageOf } from './kernel-pages.ts';
 
 /**
@@ -28,7 +28,7 @@ export interface ReplayHooks {
   onUserPage?(pfn: Pfn, live: boolean): void;
 }
 
-export class Replay implements Workload {
+export class Replay implements Workload, MovablePages {
   readonly counters = {
     replay_events: 0,
     /** Allocations that got another frame than the recorded one. */
@@ -55,6 +55,10 @@ export class Replay implements Workload {
   /** Recorded head frame → the frame that stands for it here, or DROPPED. */
   readonly #substitutes = new Map<Pfn, Pfn>();
   readonly #memmap: Pfn;
+  /** Frames that hold a page of user data, and what compaction may therefore move. */
+  readonly #userPages: Bitmap;
+  /** The inverse of `#substitutes`. */
+  readonly #recordedOf = new Map<Pfn, Pfn>();
   #next = 0;
   #lastNs: Nanoseconds;
 
@@ -73,6 +77,7 @@ export class Replay implements Workload {
     const classes = recording.header.gfpClasses;
     this.#gfps = classes.map(({ text }) => gfpFromText(text));
     this.#isUserClass = classes.map(({ movable }) => movable);
+    this.#userPages = new Bitmap(machine.ram.pageCount);
     this.#memmap = findMemmap(recording);
     this.#isTableClass = classes.map(isPageTable);
     this.#tables = new Bitmap(machine.ram.pageCount);
@@ -131,14 +136,14 @@ export class Replay implements Workload {
         return;
       }
       this.counters.replay_substituted++;
-      this.#substitutes.set(pfn, actual);
+      this.#substitute(pfn, actual);
     } else if (this.#substitutes.size > 0) {
       this.#substitutes.delete(pfn);
     }
     for (let i = 0; i < 1 << order; i++) this.#ram.write(actual + i);
     this.#writeStructPage(actual);
     if (this.#isTableClass[gfpClass] && order === 0) this.#tables.set(actual);
-    if (this.#isUserClass[gfpClass] && order === 0) this.#hooks.onUserPage?.(actual, true);
+    if (this.#isUserClass[gfpClass] && order === 0) this.#setUserPage(actual, true);
   }
 
   #free(pfn: Pfn, order: number, cpu: number): void {
@@ -147,6 +152,7 @@ export class Replay implements Workload {
       const substitute = this.#substitutes.get(pfn);
       if (substitute !== undefined) {
         this.#substitutes.delete(pfn);
+        this.#recordedOf.delete(substitute);
         if (substitute === DROPPED) return;
         actual = substitute;
       }
@@ -156,7 +162,7 @@ export class Replay implements Workload {
       return;
     }
     if (order === 0) {
-      this.#hooks.onUserPage?.(actual, false);
+      this.#setUserPage(actual, false);
       if (this.#tables.get(actual)) {
         this.#tables.clear(actual);
         this.#ram.fill(actual, 1, ZERO_TAG);
@@ -164,6 +170,32 @@ export class Replay implements Workload {
     }
     this.#writeStructPage(actual);
     this.#mm.free(actual, order, cpu % this.#vcpus);
+  }
+
+  isMovable(pfn: Pfn): boolean {
+    return this.#userPages.get(pfn);
+  }
+
+  move(from: Pfn, to: Pfn): void {
+    const recorded = this.#recordedOf.get(from) ?? from;
+    this.#recordedOf.delete(from);
+    this.#substitute(recorded, to);
+    this.#ram.copy(from, to);
+    this.#writeStructPage(to);
+    this.#setUserPage(from, false);
+    this.#setUserPage(to, true);
+  }
+
+  #substitute(recorded: Pfn, actual: Pfn): void {
+    this.#substitutes.set(recorded, actual);
+    this.#recordedOf.set(actual, recorded);
+  }
+
+  #setUserPage(pfn: Pfn, live: boolean): void {
+    if (live) this.#userPages.set(pfn);
+    else if (this.#userPages.get(pfn)) this.#userPages.clear(pfn);
+    else return;
+    this.#hooks.onUserPage?.(pfn, live);
   }
 
   #writeStructPage(pfn: Pfn): void {
