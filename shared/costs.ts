@@ -49,6 +49,6 @@ export const DEFAULT_COSTS: Costs = {
   hostFaultNs: 8_700,
   listNodeNs: 20,
   zoneLockNs: 100,
-  migratePageNs: 5_000,
+  migratePageNs: 20_000,
   queueElementNs: 300,
 };

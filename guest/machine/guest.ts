@@ -10,7 +10,7 @@ import {
   toUint32,
   u32Bytes,
 } from '../../protocol/index.ts';
-import { BallastError, Bitmap, EventLog, type Pfn, Prng } from '../../shared/index.ts';
+import { assert, BallastError, Bitmap, EventLog, type Pfn, Prng } from '../../shared/index.ts';
 import type { Recording } from '../../shared/recording/index.ts';
 import { BalloonDriver } from '../balloon/driver.ts';
 import type { HintingStrategy } from '../balloon/hinting.ts';
@@ -202,13 +202,20 @@ export class Guest {
       return;
     }
     if (!this.#recording || this.#replay) return;
-    const { replay, workload } = startReplay(this.#recording, {
-      mm: this.mm,
-      ram: this.ram,
-      vcpus: this.#config.vcpus,
-      startNs: this.#scheduler.now,
-      prng: new Prng(this.#config.seed).split('in-place'),
-    });
+    const { auditEveryEvents, seed, vcpus } = this.#config;
+    const { replay, workload } = startReplay(
+      this.#recording,
+      {
+        mm: this.mm,
+        ram: this.ram,
+        vcpus,
+        startNs: this.#scheduler.now,
+        prng: new Prng(seed).split('in-place'),
+      },
+      auditEveryEvents > 0
+        ? { audit: { everyEvents: auditEveryEvents, run: () => this.#mustBeSound() } }
+        : {},
+    );
     this.#replay = replay;
     this.#kcompactd.movable = replay;
     this.#scheduler.setWorkload(workload);
@@ -267,6 +274,11 @@ export class Guest {
   /** Empty when every page has exactly one owner and all counts agree. */
   audit(): string[] {
     return [...this.mm.audit(), ...this.driver.audit()];
+  }
+
+  #mustBeSound(): void {
+    const [problem] = this.audit();
+    assert(problem === undefined, `the audit finds nothing, found: ${problem}`);
   }
 
   statistics(): Record<string, number> {

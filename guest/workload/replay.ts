@@ -26,6 +26,8 @@ function isPageTable({ zero, movable, reclaimable }: GfpClass): boolean {
 export interface ReplayHooks {
   /** A page of user data came into being or went away. */
   onUserPage?(pfn: Pfn, live: boolean): void;
+  /** After so many events, again and again: full audits that a run can switch on. */
+  readonly audit?: { readonly everyEvents: number; run(): void };
 }
 
 export class Replay implements Workload, MovablePages {
@@ -92,6 +94,7 @@ export class Replay implements Workload, MovablePages {
   advance(freeAt: Nanoseconds, until: Nanoseconds): Nanoseconds {
     const { events } = this.#recording;
     const { kind, pfn, order, gfpClass, cpu, count } = events;
+    const auditEvery = this.#hooks.audit?.everyEvents ?? Number.POSITIVE_INFINITY;
     const first = this.#next;
     while (this.#next < count) {
       const i = this.#next;
@@ -101,6 +104,7 @@ export class Replay implements Workload, MovablePages {
       this.#next = i + 1;
       if (kind[i] === EventKind.ALLOC) this.#alloc(pfn[i]!, order[i]!, gfpClass[i]!, cpu[i]!);
       else this.#free(pfn[i]!, order[i]!, cpu[i]!);
+      if (this.#next % auditEvery === 0) this.#hooks.audit?.run();
     }
     this.counters.replay_events += this.#next - first;
     const lagNs = this.#next > 0 ? this.#lastNs - this.#plannedNs(this.#next - 1) : 0;

@@ -17,7 +17,7 @@ export const DEFAULTS = {
   memoryBytes: 256 * MIB,
   bandwidthBytesPerS: 200 * MIB,
   downtimeLimitMs: 300,
-  monitorLatencyNs: 5 * NS_PER_MS,
+  monitorLatencyNs: 80 * NS_PER_MS,
 } as const;
 
 export interface LoadOptions {
