@@ -9,6 +9,7 @@ import {
   type GuestLink,
   type Message,
   type MessageName,
+  toFloat64,
   toUint32,
   u32Bytes,
 } from '../protocol/index.ts';
@@ -55,13 +56,14 @@ export class Vmm {
   readonly options: VmmOptions;
   readonly log: EventLog;
   hintConsumer: HintConsumer | null = null;
-  /** False: the vCPUs are stopped, and time passes for the host alone. */
-  running = true;
   readonly #link: GuestLink;
   readonly #events = new EventQueue<() => Promise<void> | void>();
   /** Posted messages: they go out ahead of the next request. */
   #outbox: Message[] = [];
   #guestNow: Nanoseconds = 0;
+  #running = true;
+  /** What the device has still to do when the machine goes on. */
+  #deferred: (() => Promise<void> | void)[] = [];
 
   constructor(link: GuestLink, options: VmmOptions, log: EventLog) {
     this.#link = link;
@@ -80,6 +82,18 @@ export class Vmm {
           this.hintConsumer?.onHint({ gpa, sizeBytes, cmdId, queuedAtNs }),
       },
     );
+  }
+
+  /** False: vCPUs and device are stopped, and time passes for the host alone. */
+  get running(): boolean {
+    return this.#running;
+  }
+
+  set running(running: boolean) {
+    this.#running = running;
+    if (!running) return;
+    for (const action of this.#deferred) this.#events.schedule(this.now, action);
+    this.#deferred = [];
   }
 
   /** Let virtual time pass to `at`; everything due on the way happens, in order. */
@@ -187,8 +201,26 @@ export class Vmm {
       }
       return;
     }
-    // A run that ended on a notification has already let its latency pass.
-    this.#events.schedule(this.now, () => this.#handleAvail(message));
+    this.#whenRunning(this.#handlingTimeOf(message), () => this.#handleAvail(message));
+  }
+
+  /** A stopped device leaves guest memory alone: what it wrote would be in no dirty sync. */
+  #whenRunning(at: Nanoseconds, action: () => Promise<void> | void): void {
+    this.#events.schedule(at, () => {
+      if (this.#running) return action();
+      this.#deferred.push(action);
+    });
+  }
+
+  /**
+   * The device looks at its queue `notifyNs` after the first notification. A run that ended on it
+   * has let that time pass; one that ended on an event of ours has not. Times are the guest's word.
+   */
+  #handlingTimeOf(message: Message<'avail'>): Nanoseconds {
+    const firstAtNs = toFloat64(message.at_ns)?.[0];
+    if (firstAtNs === undefined || !Number.isInteger(firstAtNs)) return this.now;
+    const latencyNs = Math.max(0, firstAtNs + this.options.costs.notifyNs - this.now);
+    return this.now + Math.min(latencyNs, this.options.costs.notifyNs);
   }
 
   async #handleAvail(message: Message<'avail'>): Promise<void> {
@@ -199,7 +231,7 @@ export class Vmm {
       status: this.device.hintStatus,
     });
     await this.hintConsumer?.afterHints();
-    this.#events.schedule(this.now + Math.round(costNs), () => {
+    this.#whenRunning(this.now + Math.round(costNs), () => {
       this.#outbox.push(...used);
       for (const vector of irqVectors) this.#outbox.push({ name: 'irq', vector });
     });
