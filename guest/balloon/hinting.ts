@@ -28,12 +28,12 @@ export interface HintRound {
   freeEntries(): number;
   /** False once the host has published another id; re-reads it only after a config interrupt. */
   active(): Kthread<boolean>;
-  /** Sleep until an entry is free. False: the round has ended. */
-  waitForSpace(): Kthread<boolean>;
+  /** Sleep until so many entries are free (default: one). False: the round has ended. */
+  waitForSpace(entries?: number): Kthread<boolean>;
   /** Queue one block and kick. Never waits for space. */
   hint(pfn: Pfn, pageCount: number, recordedAtNs: Nanoseconds): Kthread<HintOutcome>;
   /**
-   * Queue blocks 0 … count−1, one chain each, with one kick per ring full; waits for space.
+   * Queue blocks 0 … count−1, one chain each, with a kick per half ring or more; waits for space.
    * Returns how many were queued: fewer than `count` when the round ended. The arrays are read
    * until it returns.
    */
@@ -164,10 +164,10 @@ export class FreePageHinting implements HintRound {
     return (yield* this.#receive()) === this.#activeId;
   }
 
-  *waitForSpace(): Kthread<boolean> {
+  *waitForSpace(entries = 1): Kthread<boolean> {
     for (;;) {
       if (!(yield* this.active())) return false;
-      if (this.freeEntries() > 0) return true;
+      if (this.freeEntries() >= entries) return true;
       this.counters.hint_ring_full++;
       yield { kind: 'wait', queue: this.#used };
     }
@@ -196,7 +196,9 @@ export class FreePageHinting implements HintRound {
     const { kernel, transport } = this.#options;
     let done = 0;
     while (done < count) {
-      if (!(yield* this.waitForSpace())) break;
+      // Half a ring or all the rest: each entry that comes back alone would cost a kick of its own.
+      const wanted = Math.min(count - done, this.#queue.size >>> 1);
+      if (!(yield* this.waitForSpace(wanted))) break;
       const end = done + Math.min(count - done, this.freeEntries());
       yield { kind: 'cpu', ns: (end - done) * kernel.costs.queueElementNs };
       // Filling took time: the id must still hold when the blocks become available.
