@@ -4,17 +4,30 @@
  */
 
 import type { Pfn } from '../../shared/index.ts';
-import type { Buddy } from './buddy.ts';
+import type { FreeLists } from './free-lists.ts';
 import { FALLBACKS, isMergeable, MigrateType } from './migratetype.ts';
-import { MAX_PAGE_ORDER, PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER } from './pages.ts';
-import { freeListIndex, type Zone } from './zone.ts';
+import { MAX_PAGE_ORDER, PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER, type Pages } from './pages.ts';
+import { freeListIndex, type Pageblocks, type Zone } from './zone.ts';
+
+/** What stealing needs of the buddy lists. */
+interface FreeMemory {
+  readonly pages: Pages;
+  readonly pageblocks: Pageblocks;
+  readonly lists: FreeLists;
+  movePageblock(
+    zone: Zone,
+    pfn: Pfn,
+    type: MigrateType,
+    visitUsed?: (head: Pfn, pageCount: number) => void,
+  ): number;
+}
 
 /**
  * Moves memory of another type onto the lists of `wanted`, so that a retry finds it. Largest
  * blocks first, since one large theft fragments less than many small ones; false if there is none.
  */
 export function stealFallback(
-  buddy: Buddy,
+  buddy: FreeMemory,
   zone: Zone,
   order: number,
   minOrder: number,
@@ -34,7 +47,7 @@ export function stealFallback(
   return false;
 }
 
-function stealSmallest(buddy: Buddy, zone: Zone, order: number, wanted: MigrateType): boolean {
+function stealSmallest(buddy: FreeMemory, zone: Zone, order: number, wanted: MigrateType): boolean {
   for (let current = order; current <= MAX_PAGE_ORDER; current++) {
     const victim = findFallback(zone, current, wanted);
     if (victim < 0) continue;
@@ -59,7 +72,7 @@ function canStealPageblock(order: number, wanted: MigrateType): boolean {
 }
 
 function steal(
-  buddy: Buddy,
+  buddy: FreeMemory,
   zone: Zone,
   pfn: Pfn,
   wanted: MigrateType,
@@ -83,7 +96,7 @@ function steal(
 
 /** Takes the pageblock's free memory; its type too, when half of it is free or of a like kind. */
 function convertPageblock(
-  buddy: Buddy,
+  buddy: FreeMemory,
   zone: Zone,
   pfn: Pfn,
   oldType: MigrateType,
@@ -105,7 +118,7 @@ function convertPageblock(
 }
 
 /** reserve_highatomic_pageblock: at most 1 % of the zone and one pageblock. */
-export function reserveHighatomic(buddy: Buddy, zone: Zone, pfn: Pfn): void {
+export function reserveHighatomic(buddy: FreeMemory, zone: Zone, pfn: Pfn): void {
   const maxPages = Math.floor(zone.managedPages / 100) + PAGEBLOCK_NR_PAGES;
   if (zone.reservedHighatomicPages >= maxPages) return;
   if (!isMergeable(buddy.pageblocks.typeOf(pfn))) return;
@@ -115,7 +128,7 @@ export function reserveHighatomic(buddy: Buddy, zone: Zone, pfn: Pfn): void {
 }
 
 /** unreserve_highatomic_pageblock: gives one reserved pageblock to `wanted`; false if there is none. */
-export function unreserveHighatomic(buddy: Buddy, zone: Zone, wanted: MigrateType): boolean {
+export function unreserveHighatomic(buddy: FreeMemory, zone: Zone, wanted: MigrateType): boolean {
   for (let order = 0; order <= MAX_PAGE_ORDER; order++) {
     const pfn = buddy.lists.first(zone, order, MigrateType.HIGHATOMIC);
     if (pfn < 0) continue;

@@ -1,6 +1,6 @@
+export { fragmentationScore, type MovablePages } from './fragmentation.ts';
 export * from './free-page-iterator.ts';
 export { Gfp, type GfpMask, gfpFromText, highestZoneOf, migratetypeOf } from './gfp.ts';
-export { fragmentationScore, Kcompactd, type MovablePages } from './kcompactd.ts';
 export { MigrateType } from './migratetype.ts';
 export * from './page-allocator.ts';
 export {

@@ -4,15 +4,25 @@
  */
 
 import type { Pfn } from '../../shared/index.ts';
+import type { FreeLists } from './free-lists.ts';
 import { MIGRATE_TYPES, MigrateType } from './migratetype.ts';
-import type { PageAllocator } from './page-allocator.ts';
-import { NR_PAGE_ORDERS, PAGEBLOCK_ORDER, PageFlag } from './pages.ts';
-import { freeListIndex, type Zone } from './zone.ts';
+import { NR_PAGE_ORDERS, PAGEBLOCK_ORDER, PageFlag, type Pages } from './pages.ts';
+import type { PerCpuLists } from './pcp.ts';
+import { freeListIndex, type Pageblocks, type Zone } from './zone.ts';
+
+/** What is audited: an allocator as it is, every part of it. */
+export interface AuditedMemory {
+  readonly pages: Pages;
+  readonly pageblocks: Pageblocks;
+  readonly zones: readonly Zone[];
+  readonly freeLists: FreeLists;
+  readonly pcp: PerCpuLists;
+}
 
 const MAX_FINDINGS = 20;
 const HEAD = PageFlag.BUDDY | PageFlag.PCP | PageFlag.ALLOCATED;
 
-export function auditPages(mm: PageAllocator): string[] {
+export function auditPages(mm: AuditedMemory): string[] {
   const findings: string[] = [];
   const report = (text: string): void => {
     if (findings.length < MAX_FINDINGS) findings.push(text);
@@ -29,7 +39,7 @@ export function auditPages(mm: PageAllocator): string[] {
 
 type Report = (text: string) => void;
 
-function auditFreeLists(mm: PageAllocator, zone: Zone, seen: Uint8Array, report: Report): void {
+function auditFreeLists(mm: AuditedMemory, zone: Zone, seen: Uint8Array, report: Report): void {
   let freePages = 0;
   let cmaPages = 0;
   for (let order = 0; order < NR_PAGE_ORDERS; order++) {
@@ -60,7 +70,7 @@ function auditFreeLists(mm: PageAllocator, zone: Zone, seen: Uint8Array, report:
 
 /** Walks one list; returns its length. Stops at the first bad link, since it leads anywhere. */
 function auditList(
-  mm: PageAllocator,
+  mm: AuditedMemory,
   zone: Zone,
   order: number,
   type: number,
@@ -96,14 +106,14 @@ function auditList(
 }
 
 /** Pairs of whole pageblocks are left out: their types may change while both lie on lists. */
-function isUnmerged(mm: PageAllocator, pfn: Pfn, order: number): boolean {
+function isUnmerged(mm: AuditedMemory, pfn: Pfn, order: number): boolean {
   const { pages } = mm;
   const buddy = pfn ^ (1 << order);
   if (order >= PAGEBLOCK_ORDER || (pages.flags[buddy]! & PageFlag.BUDDY) === 0) return false;
   return pages.order[buddy] === order;
 }
 
-function auditPcp(mm: PageAllocator, zone: Zone, seen: Uint8Array, report: Report): void {
+function auditPcp(mm: AuditedMemory, zone: Zone, seen: Uint8Array, report: Report): void {
   const { pages } = mm;
   let counted = 0;
   for (const { cpu, order, pfn } of mm.pcp.nodes(zone)) {
@@ -128,7 +138,7 @@ function auditPcp(mm: PageAllocator, zone: Zone, seen: Uint8Array, report: Repor
 }
 
 /** The blocks partition memory: each begins where the one before ends, and tails carry no state. */
-function auditFrames(mm: PageAllocator, seen: Uint8Array, report: Report): void {
+function auditFrames(mm: AuditedMemory, seen: Uint8Array, report: Report): void {
   const { pages } = mm;
   for (let pfn = 0; pfn < pages.ramPages; ) {
     const flags = pages.flags[pfn]! & HEAD;

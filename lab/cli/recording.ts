@@ -48,7 +48,8 @@ export function addInspectCommand(program: Command): void {
       const path = await findRecording(name);
       const isFolder = (await stat(path)).isDirectory();
       const recording = isFolder ? await importWithProgress(path, {}) : readRecording(path);
-      const { inspectRecording, renderInspection } = await import('../recording/inspect.ts');
+      const { inspectRecording } = await import('../recording/inspect.ts');
+      const { renderInspection } = await import('../recording/inspection-table.ts');
       const inspection = inspectRecording(recording);
       print(flags.json ? JSON.stringify(inspection, null, 2) : renderInspection(inspection));
     });

@@ -12,8 +12,6 @@ import {
 } from '../../shared/recording/index.ts';
 import { FreeReplay } from './free-replay.ts';
 
-export { renderInspection } from './inspection-table.ts';
-
 const MAX_ORDER = 10;
 const SAMPLES = 12;
 

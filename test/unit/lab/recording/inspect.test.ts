@@ -1,10 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import {
-  freePagesByOrder,
-  inspectRecording,
-  renderInspection,
-} from '../../../../lab/recording/inspect.ts';
+import { freePagesByOrder, inspectRecording } from '../../../../lab/recording/inspect.ts';
+import { renderInspection } from '../../../../lab/recording/inspection-table.ts';
 import { Bitmap } from '../../../../shared/index.ts';
 import { readRecording } from '../../../../shared/recording/index.ts';
 

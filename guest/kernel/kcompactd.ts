@@ -7,13 +7,18 @@
  */
 import type { Pfn } from '../../shared/index.ts';
 import { NS_PER_MS } from '../../shared/index.ts';
-import type { Kernel } from '../kernel/kernel.ts';
-import type { Kthread } from '../kernel/kthread.ts';
-import { Gfp } from './gfp.ts';
-import { MigrateType } from './migratetype.ts';
-import type { PageAllocator } from './page-allocator.ts';
-import { NR_PAGE_ORDERS, PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER } from './pages.ts';
-import type { Zone } from './zone.ts';
+import {
+  fragmentationScore,
+  Gfp,
+  MigrateType,
+  type MovablePages,
+  PAGEBLOCK_NR_PAGES,
+  PAGEBLOCK_ORDER,
+  type PageAllocator,
+  type Zone,
+} from '../mm/index.ts';
+import type { Kernel } from './kernel.ts';
+import type { Kthread } from './kthread.ts';
 
 /** HPAGE_FRAG_CHECK_INTERVAL_MSEC */
 const CHECK_INTERVAL_NS = 500 * NS_PER_MS;
@@ -24,25 +29,6 @@ const SCORE_LOW = 80;
 const SCORE_HIGH = 90;
 /** COMPACT_CLUSTER_MAX: pages that are isolated and migrated together. */
 const CLUSTER_PAGES = 32;
-
-/** Who knows which frames may be moved, and must hear of it when one was. */
-export interface MovablePages {
-  isMovable(pfn: Pfn): boolean;
-  /** Copies the page, and from now on means `to` where it meant `from`. */
-  move(from: Pfn, to: Pfn): void;
-}
-
-/** extfrag_for_order(COMPACTION_HPAGE_ORDER): per cent of free memory in blocks that are too small. */
-export function fragmentationScore(zone: Zone): number {
-  let freePages = 0;
-  let suitablePages = 0;
-  for (let order = 0; order < NR_PAGE_ORDERS; order++) {
-    const pages = zone.nrFree[order]! << order;
-    freePages += pages;
-    if (order >= PAGEBLOCK_ORDER) suitablePages += pages;
-  }
-  return freePages === 0 ? 0 : Math.floor(((freePages - suitablePages) * 100) / freePages);
-}
 
 export class Kcompactd {
   readonly counters = { compact_daemon_wake: 0, compact_isolated: 0, pgmigrate_success: 0 };
