@@ -1,56 +1,99 @@
-/** Allocator cost in nanoseconds an operation, on a machine of 1 GiB; the caller brings the clock. */
+/** The page allocator's cost an operation, beside a bare buddy allocator in C, and its metadata. */
+import { Gfp, METADATA_BYTES_PER_PAGE, PageAllocator } from '../guest/mm/index.ts';
+import { assert, Bitmap, Prng } from '../shared/index.ts';
+import { type Bench, type Figure, sample } from './figure.ts';
+import { runReference } from './reference/c.ts';
 
-import { Gfp, PageAllocator } from '../guest/mm/index.ts';
-import { Bitmap, Prng } from '../shared/index.ts';
+/** 4 GiB. */
+const RAM_PAGES = 1 << 20;
+/** Pages at work in the sequential and the random pattern. */
+const WORKING_SET = 1 << 18;
+const PAIRS = 1_000_000;
+const GFP = Gfp.GFP_HIGHUSER_MOVABLE;
 
-export interface AllocatorBench {
-  /** Order 0, allocated and freed at once: the per-CPU lists. */
-  readonly allocFreePairNs: number;
-  /** Order 4, allocated and freed at once: split and merge. */
-  readonly buddyPairNs: number;
-  /** Order 0 frames taken by number and freed, in random order, half of memory at a time. */
-  readonly exactNs: number;
-}
+export const benchAllocator: Bench = async ({ runs, cReference, progress }) => {
+  const mm = freshAllocator();
+  const frames = new Int32Array(WORKING_SET);
+  const patterns = {
+    pair0: { name: 'order 0, allocated and freed at once', run: () => pairs(mm, 0) },
+    pair10: { name: 'order 10, allocated and freed at once', run: () => pairs(mm, 10) },
+    sequential: {
+      name: 'order 0, all allocated, then all freed in order',
+      run: () => workingSet(mm, frames, false),
+    },
+    random: {
+      name: 'order 0, all allocated, then all freed at random',
+      run: () => workingSet(mm, frames, true),
+    },
+  } as const;
+  const figures: Figure[] = [];
+  for (const [key, { name, run }] of Object.entries(patterns)) {
+    progress(name);
+    const { ours, c } = await sample(runs, {
+      ours: run,
+      c: () => (cReference ? runReference(cReference, 'buddy', key, RAM_PAGES) : Number.NaN),
+    });
+    figures.push({
+      bench: 'allocator',
+      name: `${name}, per operation`,
+      unit: 'ns',
+      samples: ours,
+      ...(cReference ? { reference: { name: 'C', samples: c } } : {}),
+      target: { of: 'ratio', atMost: 2.5 },
+    });
+  }
+  figures.push({
+    bench: 'allocator',
+    name: 'page: metadata',
+    unit: 'bytes',
+    samples: [METADATA_BYTES_PER_PAGE],
+    target: { of: 'value', atMost: 24 },
+  });
+  return figures;
+};
 
-export function benchAllocator(nowMs: () => number, operations = 1_000_000): AllocatorBench {
-  const ramPages = 1 << 18;
+function freshAllocator(): PageAllocator {
   const mm = new PageAllocator(
-    { ramPages, vcpus: 1, mm: { initOnAlloc: false, initOnFree: false, pagePoison: false } },
+    {
+      ramPages: RAM_PAGES,
+      vcpus: 1,
+      mm: { initOnAlloc: false, initOnFree: false, pagePoison: false },
+    },
     { clearPages() {} },
   );
-  const free = new Bitmap(ramPages);
+  const free = new Bitmap(RAM_PAGES);
   free.setAll();
   mm.adoptFreeSet(free);
-  const perOperation = (run: () => void, count: number): number => {
-    const start = nowMs();
-    run();
-    return ((nowMs() - start) * 1e6) / count;
-  };
-  const pairs = (order: number) => () => {
-    for (let i = 0; i < operations; i++) mm.free(mm.alloc(order, Gfp.GFP_HIGHUSER_MOVABLE), order);
-  };
-  pairs(0)();
-  const allocFreePairNs = perOperation(pairs(0), operations);
-  const buddyPairNs = perOperation(pairs(4), operations);
-  const frames = shuffledFrames(ramPages, ramPages >> 1);
-  const rounds = Math.max(1, Math.floor(operations / frames.length));
-  const exact = () => {
-    for (let round = 0; round < rounds; round++) {
-      for (const pfn of frames) mm.allocExact(pfn, 0, Gfp.GFP_HIGHUSER_MOVABLE);
-      for (const pfn of frames) mm.free(pfn, 0);
-    }
-  };
-  return { allocFreePairNs, buddyPairNs, exactNs: perOperation(exact, rounds * frames.length * 2) };
+  return mm;
 }
 
-function shuffledFrames(ramPages: number, count: number): Uint32Array {
-  const frames = new Uint32Array(ramPages).map((_, index) => index);
+function pairs(mm: PageAllocator, order: number): number {
+  const start = performance.now();
+  for (let i = 0; i < PAIRS; i++) mm.free(mm.alloc(order, GFP), order);
+  return perOperation(start, 2 * PAIRS);
+}
+
+function workingSet(mm: PageAllocator, frames: Int32Array, shuffled: boolean): number {
+  const start = performance.now();
+  for (let i = 0; i < frames.length; i++) frames[i] = mm.alloc(0, GFP);
+  const allocated = performance.now();
+  assert(frames.at(-1)! >= 0, 'the working set fits');
+  if (shuffled) shuffle(frames);
+  const pause = performance.now() - allocated;
+  for (let i = 0; i < frames.length; i++) mm.free(frames[i]!, 0);
+  return perOperation(start + pause, 2 * frames.length);
+}
+
+function perOperation(startMs: number, operations: number): number {
+  return ((performance.now() - startMs) * 1e6) / operations;
+}
+
+function shuffle(frames: Int32Array): void {
   const prng = new Prng(1);
-  for (let i = ramPages - 1; i > 0; i--) {
+  for (let i = frames.length - 1; i > 0; i--) {
     const j = prng.below(i + 1);
     const frame = frames[i]!;
     frames[i] = frames[j]!;
     frames[j] = frame;
   }
-  return frames.slice(0, count);
 }

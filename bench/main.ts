@@ -2,14 +2,24 @@
 import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
+import { benchAllocator } from './allocator.ts';
 import { benchBalloon, benchHints } from './balloon.ts';
+import { benchBitmap } from './bitmap.ts';
+import { benchChannel } from './channel.ts';
 import { type Bench, type Summary, summarize } from './figure.ts';
+import { benchMachine } from './machine.ts';
 import { compileReference } from './reference/c.ts';
+import { benchReplay } from './replay.ts';
 import { renderTable } from './table.ts';
 
 const BENCHES: Readonly<Record<string, { readonly run: Bench; readonly about: string }>> = {
+  channel: { run: benchChannel, about: 'messages/s and pages/s between two processes' },
+  replay: { run: benchReplay, about: 'recorded events/s, guest side alone' },
   hints: { run: benchHints, about: 'one-page hints/s between the two processes' },
   balloon: { run: benchBalloon, about: 'PFNs inflated and deflated/s between the two processes' },
+  allocator: { run: benchAllocator, about: 'ns an operation of the page allocator; metadata' },
+  bitmap: { run: benchBitmap, about: 'kernels over dirty and migration bitmaps' },
+  machine: { run: benchMachine, about: 'wall time and peak memory of whole runs on idle-1g' },
 };
 
 const HELP = `Usage: npm run bench -- [NAME …] [--runs N] [--json FILE]
