@@ -14,7 +14,7 @@ import {
 import { DEFAULT_COSTS, MIB } from '../../shared/index.ts';
 import { type Recording, readRecording } from '../../shared/recording/index.ts';
 
-export interface InProcessOptions {
+interface InProcessOptions {
   readonly seed?: number;
   /** Without a recording: 64 MiB. */
   readonly guest?: Partial<GuestConfig>;
@@ -23,7 +23,7 @@ export interface InProcessOptions {
   readonly recording?: Recording;
 }
 
-export interface InProcessMachine {
+interface InProcessMachine {
   readonly guest: Guest;
   readonly hypervisor: Hypervisor;
 }

@@ -1,0 +1,52 @@
+/** The same seed and input give the same event log, whether the two sides share a process or not. */
+import { describe, expect, test } from 'vitest';
+import { launch } from '../../lab/index.ts';
+import type { StrategyName } from '../../protocol/index.ts';
+import { NS_PER_MS } from '../../shared/index.ts';
+import { inProcess, MIGRATE, sharedRecording } from '../support/in-process.ts';
+
+const RECORDING = 'idle-1g';
+/** The guest has filled its memory by then; the rest of the recording is not needed here. */
+const REPLAY_NS = 600 * NS_PER_MS;
+const BOOT_NS = 100 * NS_PER_MS;
+
+async function inTwoProcesses(strategy: StrategyName, seed: number): Promise<string> {
+  await using machine = await launch({ recording: RECORDING, strategy, seed });
+  await machine.waitUntil(BOOT_NS);
+  await machine.workload();
+  await machine.waitUntil(BOOT_NS + REPLAY_NS);
+  await machine.migrate(MIGRATE);
+  return (await machine.finish()).event_log_sha256;
+}
+
+async function inOneProcess(strategy: StrategyName, seed: number): Promise<string> {
+  const recording = sharedRecording(RECORDING);
+  const { hypervisor } = await inProcess({ recording, seed, guest: { strategy } });
+  await hypervisor.runUntil(BOOT_NS);
+  hypervisor.console('replay');
+  await hypervisor.runUntil(BOOT_NS + REPLAY_NS);
+  await hypervisor.migrate(MIGRATE);
+  return hypervisor.digest();
+}
+
+describe('the event log', () => {
+  test.each(['alloc', 'iterate'] as const)(
+    'of %s is the same in every run, in two processes and in one',
+    async (strategy) => {
+      const digest = await inTwoProcesses(strategy, 1);
+      expect(digest).toMatch(/^[0-9a-f]{64}$/);
+      expect(await inTwoProcesses(strategy, 1)).toBe(digest);
+      expect(await inOneProcess(strategy, 1)).toBe(digest);
+    },
+  );
+
+  test('differs with the seed and with the strategy', async () => {
+    const digests = [
+      await inOneProcess('alloc', 1),
+      await inOneProcess('alloc', 2),
+      await inOneProcess('none', 1),
+      await inOneProcess('oracle', 1),
+    ];
+    expect(new Set(digests).size).toBe(digests.length);
+  });
+});
