@@ -11,6 +11,7 @@ import type {
   MigrateParams,
   MigrationReport,
 } from '../protocol/index.ts';
+import { ramOf } from '../protocol/index.ts';
 import { EventLog } from '../shared/index.ts';
 import { Evaluator, guestStatistics } from './evaluation/evaluator.ts';
 import { Precopy } from './migration/precopy.ts';
@@ -40,6 +41,7 @@ export class Hypervisor {
       link,
       {
         ramPages: hello.ram_pages,
+        ram: ramOf(hello),
         recordSizeBytes: hello.record_size,
         costs: config.costs,
         device: { ...config.device, acceptLateHints: config.plant.acceptLateHints },
@@ -68,7 +70,7 @@ export class Hypervisor {
   }
 
   async migrate(params: MigrateParams): Promise<MigrationReport> {
-    const total = this.vmm.options.ramPages;
+    const total = this.vmm.options.ram.count();
     const evaluator = new Evaluator(this.vmm, (_sent, remaining) =>
       this.#onProgress('migration', total - remaining, total),
     );
@@ -91,7 +93,7 @@ export class Hypervisor {
     }
     return {
       now_ns: vmm.now,
-      ram_pages: vmm.options.ramPages,
+      ram_pages: vmm.options.ram.count(),
       num_pages: vmm.device.targetPages,
       actual_pages: vmm.device.actualPages,
       protocol_violations: vmm.device.protocolViolations,

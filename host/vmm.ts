@@ -30,7 +30,10 @@ import {
 } from './balloon/device.ts';
 
 export interface VmmOptions {
+  /** Frame numbers are below this. */
   readonly ramPages: number;
+  /** The frames that hold RAM. */
+  readonly ram: Bitmap;
   readonly recordSizeBytes: number;
   readonly costs: Costs;
   readonly device: Pick<BalloonDeviceOptions, 'freePageHint' | 'mustTellHost' | 'acceptLateHints'>;

@@ -4,7 +4,7 @@ export * from './control.ts';
 export * from './ipc/address.ts';
 export * from './ipc/channel.ts';
 export { encodeFrame, FrameReader, MAX_FRAME_BYTES } from './ipc/frame.ts';
-export { type GuestFacts, type Hello, MAX_RAM_PAGES } from './ipc/hello.ts';
+export { type GuestFacts, type Hello, MAX_RAM_PAGES, ramOf } from './ipc/hello.ts';
 export { decodeMessage, encodeMessage, layoutHash } from './ipc/validate.ts';
 export * from './messages.ts';
 export * from './ring.ts';

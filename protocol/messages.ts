@@ -45,6 +45,8 @@ export const MESSAGES = {
       page_size: 'u32',
       record_size: 'u32',
       ram_pages: 'u32',
+      /** u32 pairs: first PFN, count; ascending. Frames below ram_pages in none are holes. */
+      ram_segments: 'bin',
       vcpus: 'u16',
     },
     doc: 'First message of each side. The host sends 0 for what only the guest knows.',

@@ -1,6 +1,6 @@
 /** The host's end of the balloon benchmarks: the real run loop and device, and a wall clock. */
 import { Vmm } from '../../host/vmm.ts';
-import { hostHello, hostLink, listen } from '../../protocol/index.ts';
+import { hostHello, hostLink, listen, ramOf } from '../../protocol/index.ts';
 import { DEFAULT_COSTS, EventLog, NS_PER_MS, NS_PER_S } from '../../shared/index.ts';
 import type { Measured, Start } from './start.ts';
 
@@ -19,6 +19,7 @@ export async function serveBalloonHost(start: Start & { role: 'host' }): Promise
     link,
     {
       ramPages: hello.ram_pages,
+      ram: ramOf(hello),
       recordSizeBytes: hello.record_size,
       costs: DEFAULT_COSTS,
       device: { freePageHint: true, mustTellHost: false, acceptLateHints: false },

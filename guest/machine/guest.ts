@@ -25,7 +25,7 @@ import { PageAllocator } from '../mm/index.ts';
 import { ChannelTransport } from '../virtio/channel-transport.ts';
 import type { Replay } from '../workload/replay.ts';
 import { startReplay } from '../workload/start.ts';
-import { applyFreshBoot, applyRecording } from './initial-state.ts';
+import { applyFreshBoot, applyRecording, ramSegmentsOf } from './initial-state.ts';
 import { POISON_TAG, Ram, RECORD_SIZE_BYTES, ZERO_TAG } from './ram.ts';
 
 export class Guest {
@@ -51,6 +51,7 @@ export class Guest {
     this.facts = {
       recordSizeBytes: RECORD_SIZE_BYTES,
       ramPages: config.ramPages,
+      ramSegments: ramSegmentsOf(recording, config.ramPages),
       vcpus: config.vcpus,
     };
     this.#log = new EventLog(sink);

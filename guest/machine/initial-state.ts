@@ -27,3 +27,17 @@ export function applyFreshBoot(mm: PageAllocator, ram: Ram): void {
   mm.adoptFreeSet(free);
   for (let pfn = 0; pfn < kernelPages; pfn++) ram.setInitial(pfn, false, false);
 }
+
+/** Where the recorded machine had RAM: pairs of first frame and count. */
+export function ramSegmentsOf(recording: Recording | null, ramPages: number): Uint32Array {
+  if (!recording) return Uint32Array.of(0, ramPages);
+  const { noPage } = recording.start;
+  const pairs: number[] = [];
+  for (let start = noPage.nextClear(0); start < ramPages; ) {
+    const hole = noPage.nextSet(start);
+    const end = hole < 0 ? ramPages : hole;
+    pairs.push(start, end - start);
+    start = noPage.nextClear(end);
+  }
+  return Uint32Array.from(pairs);
+}

@@ -102,7 +102,7 @@ export class Evaluator implements MigrationObserver {
         recall: this.#recall(),
       },
       memory: {
-        pages: vmm.options.ramPages,
+        pages: vmm.options.ram.count(),
         free_pages_at_end: free.count(),
         wasted_pages: precopy.destination.normal.countAnd(free),
         lost_pages: lost.length,
@@ -131,13 +131,14 @@ export class Evaluator implements MigrationObserver {
   /** Every page that somebody uses must be the same on both sides. */
   async #verify(precopy: Precopy, free: Bitmap): Promise<Pfn[]> {
     const lost: Pfn[] = [];
-    const { ramPages } = this.#vmm.options;
+    const { ram, ramPages } = this.#vmm.options;
     for (let first = 0; first < ramPages; first += VERIFY_CHUNK_PAGES) {
       const count = Math.min(VERIFY_CHUNK_PAGES, ramPages - first);
       const source = await this.#vmm.readRecords(Uint32Array.of(first, count));
       for (let i = 0; i < count; i++) {
         const pfn = first + i;
-        if (source[i] !== precopy.destination.tags[pfn] && !free.get(pfn)) lost.push(pfn);
+        if (!ram.get(pfn) || free.get(pfn)) continue;
+        if (source[i] !== precopy.destination.tags[pfn]) lost.push(pfn);
       }
     }
     return lost;

@@ -16,11 +16,11 @@ export class DirtyBitmap {
   /** The log as the last sync found it. */
   #syncedLog: Bitmap | null = null;
 
-  constructor(pageCount: number) {
-    this.bits = new Bitmap(pageCount);
-    this.bits.setAll();
-    this.dirtyPages = pageCount;
-    this.#clearChunks = new Bitmap(Math.ceil(pageCount / CHUNK_PAGES));
+  /** `ram`: the frames that there are; a hole is never dirty. */
+  constructor(ram: Bitmap) {
+    this.bits = ram.clone();
+    this.dirtyPages = ram.count();
+    this.#clearChunks = new Bitmap(Math.ceil(ram.bitCount / CHUNK_PAGES));
   }
 
   /** Adds what the log says; returns how many pages became dirty. */

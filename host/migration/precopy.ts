@@ -65,11 +65,11 @@ export class Precopy {
   #scanPfn: Pfn = 0;
 
   private constructor(vmm: Vmm, params: MigrateParams, observer: MigrationObserver) {
-    const { ramPages } = vmm.options;
+    const { ram, ramPages } = vmm.options;
     this.#vmm = vmm;
     this.#params = params;
     this.#observer = observer;
-    this.#bitmap = new DirtyBitmap(ramPages);
+    this.#bitmap = new DirtyBitmap(ram);
     this.destination = new Destination(ramPages);
     this.ledger = new HintLedger(ramPages);
   }

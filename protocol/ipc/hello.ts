@@ -1,4 +1,5 @@
-import { BallastError, PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import { BallastError, Bitmap, PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import { toUint32, u32Bytes } from '../bulk.ts';
 import { type Message, PROTOCOL_VERSION } from '../messages.ts';
 import { layoutHash } from './validate.ts';
 
@@ -13,13 +14,17 @@ export type Hello = Message<'hello'>;
 export interface GuestFacts {
   /** Bytes of a page's content record: 4 for the emulated guest, 4096 for real contents. */
   readonly recordSizeBytes: number;
+  /** Frame numbers are below this; more than there is RAM if there are holes. */
   readonly ramPages: number;
+  /** Pairs of first frame and count, ascending. Default: no holes. */
+  readonly ramSegments?: Uint32Array;
   readonly vcpus: number;
 }
 
 /** 1 TiB: what a host accepts, since it allocates a few bits for each page that a guest claims. */
 export const MAX_RAM_PAGES = 2 ** 28;
 const MAX_VCPUS = 1024;
+const MAX_RAM_SEGMENTS = 64;
 const RECORD_SIZES: readonly number[] = [4, PAGE_SIZE_BYTES];
 
 export function hostHelloMessage(): Hello {
@@ -47,9 +52,31 @@ export function checkHello(messages: readonly Message[], from: 'host' | 'guest')
   if (from === 'guest') {
     mustBe('record size', hello.record_size, RECORD_SIZES.includes(hello.record_size), '4 or 4096');
     mustBe('RAM pages', hello.ram_pages, inRange(hello.ram_pages, MAX_RAM_PAGES), '1 … 2^28');
+    const segments = toUint32(hello.ram_segments);
+    const sound = segments !== null && areSegments(segments, hello.ram_pages);
+    mustBe('RAM segments', segments?.join(' ') ?? '?', sound, 'ascending pairs below RAM pages');
     mustBe('vCPUs', hello.vcpus, inRange(hello.vcpus, MAX_VCPUS), `1 … ${MAX_VCPUS}`);
   }
   return hello;
+}
+
+/** The frames that hold RAM, of a guest's checked hello. */
+export function ramOf(hello: Hello): Bitmap {
+  const ram = new Bitmap(hello.ram_pages);
+  const segments = toUint32(hello.ram_segments)!;
+  for (let i = 0; i < segments.length; i += 2) ram.setRange(segments[i]!, segments[i + 1]!);
+  return ram;
+}
+
+function areSegments(segments: Uint32Array, ramPages: number): boolean {
+  if (segments.length === 0 || segments.length % 2 !== 0) return false;
+  if (segments.length > 2 * MAX_RAM_SEGMENTS) return false;
+  let end = 0;
+  for (let i = 0; i < segments.length; i += 2) {
+    if (segments[i]! < end || segments[i + 1] === 0) return false;
+    end = segments[i]! + segments[i + 1]!;
+  }
+  return end <= ramPages;
 }
 
 function helloMessage(role: 'host' | 'guest', facts: GuestFacts): Hello {
@@ -61,6 +88,7 @@ function helloMessage(role: 'host' | 'guest', facts: GuestFacts): Hello {
     page_size: PAGE_SIZE_BYTES,
     record_size: facts.recordSizeBytes,
     ram_pages: facts.ramPages,
+    ram_segments: u32Bytes(facts.ramSegments ?? Uint32Array.of(0, facts.ramPages)),
     vcpus: facts.vcpus,
   };
 }
@@ -79,11 +107,11 @@ function mustEqual(
   );
 }
 
-function mustBe(what: string, value: number, holds: boolean, expected: string): void {
+function mustBe(what: string, value: number | string, holds: boolean, expected: string): void {
   if (holds) return;
   throw new BallastError(
     'HELLO_MISMATCH',
-    `hello of the guest: expected ${what} in ${expected}, found ${value}`,
+    `hello of the guest: expected ${what} in ${expected}, found ${String(value).slice(0, 40)}`,
   );
 }
 
