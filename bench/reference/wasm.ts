@@ -102,12 +102,21 @@ export function instantiateKernels(bytes: number): WasmKernels {
     ...section(7, [[...text('memory'), 2, 0], ...exported]),
     ...section(10, bodies),
   ]);
-  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(module));
-  const memory = exports['memory'] as WebAssembly.Memory;
-  return {
-    memory: new Uint8Array(memory.buffer),
-    run: exports as unknown as Record<KernelName, Kernel>,
-  };
+  const { memory, ...run } = instantiate(module);
+  return { memory: new Uint8Array(memory.buffer), run };
+}
+
+type Exports = Readonly<Record<KernelName, Kernel>> & { readonly memory: { buffer: ArrayBuffer } };
+
+/** The compiler's library for Node declares no WebAssembly. */
+interface WebAssemblyApi {
+  readonly Module: new (bytes: Uint8Array) => object;
+  readonly Instance: new (module: object) => { readonly exports: Exports };
+}
+
+function instantiate(bytes: Uint8Array): Exports {
+  const { WebAssembly: api } = globalThis as unknown as { readonly WebAssembly: WebAssemblyApi };
+  return new api.Instance(new api.Module(bytes)).exports;
 }
 
 function section(id: number, entries: readonly (readonly number[])[]): number[] {

@@ -1,7 +1,14 @@
 import type { Socket } from 'node:net';
 import { BallastError, type BallastErrorCode } from '../../shared/index.ts';
 import type { Message } from '../messages.ts';
-import { type BinMode, decodeFrame, encodeFrame, FrameReader, MAX_FRAME_BYTES } from './frame.ts';
+import {
+  type BinMode,
+  decodeFrame,
+  encodeFrame,
+  encodeFrameParts,
+  FrameReader,
+  MAX_FRAME_BYTES,
+} from './frame.ts';
 import { receive } from './receiver.ts';
 import { clipString, type Sender } from './validate.ts';
 
@@ -64,17 +71,28 @@ export class FrameSocket {
     return this.#over;
   }
 
-  /** One write for the whole frame. Does nothing once the session is over. */
+  /**
+   * One write for the whole frame. Does nothing once the session is over. A large `bin` may still be
+   * on its way when this returns: do not change it.
+   */
   send(messages: readonly Message[]): void {
     if (this.#over) return;
-    const written = this.#socket.write(encodeFrame(messages));
-    if (written) return;
+    if (this.#write(encodeFrameParts(messages))) return;
     if (this.#socket.writableLength > MAX_UNREAD_BYTES) {
       const unread = this.#socket.writableLength;
       this.fail(
         new BallastError('FRAME_TOO_LARGE', `${unread} bytes wait: the peer does not read`),
       );
     } else if (this.#socket.writableLength > PAUSE_BYTES) this.#socket.pause();
+  }
+
+  #write(parts: readonly Uint8Array[]): boolean {
+    if (parts.length === 1 && parts[0]) return this.#socket.write(parts[0]);
+    let written = true;
+    this.#socket.cork();
+    for (const part of parts) written = this.#socket.write(part);
+    this.#socket.uncork();
+    return written;
   }
 
   /** An orderly end; `messages` are the last frame, if there is one. */

@@ -14,6 +14,13 @@ export const MAX_FRAME_BYTES = 64 * 1024 * 1024;
 const PREFIX_BYTES = 4;
 /** A buffer that a large frame has grown beyond this is given back after it. */
 const KEEP_BYTES = 4 * 1024 * 1024;
+/** From here on a copy costs more than a second piece to write. */
+const OWN_PIECE_BYTES = 64 * 1024;
+const EMPTY = new Uint8Array(0);
+/** msgpack: bin 8 and bin 32, and the size of a bin 8 that holds nothing. */
+const BIN_8 = 0xc4;
+const BIN_32 = 0xc6;
+const EMPTY_BIN_BYTES = 2;
 
 const packr = new Packr({ useRecords: false });
 const viewing = new Unpackr({ useRecords: false, int64AsType: 'number' });
@@ -25,10 +32,41 @@ export type BinMode = 'view' | 'copy';
 /** A whole frame, length prefix included, ready to be written. */
 export function encodeFrame(messages: readonly Message[]): Uint8Array {
   assert(messages.length <= MAX_MESSAGES_PER_FRAME, 'a frame holds at most 4096 messages');
-  const packed = packr.pack(messages.map(encodeMessage), RESERVE_START_SPACE | PREFIX_BYTES);
+  return packFrame(messages.map(encodeMessage), 0);
+}
+
+/**
+ * The same frame in pieces to be written one after the other. A large `bin` at its very end (every
+ * bulk reply of a guest has one) is a piece of its own, not a copy: it must not change any more.
+ */
+export function encodeFrameParts(messages: readonly Message[]): Uint8Array[] {
+  assert(messages.length <= MAX_MESSAGES_PER_FRAME, 'a frame holds at most 4096 messages');
+  const encoded = messages.map(encodeMessage);
+  const fields = encoded.at(-1);
+  const tail = fields?.at(-1);
+  if (!fields || !(tail instanceof Uint8Array) || tail.length < OWN_PIECE_BYTES) {
+    return [packFrame(encoded, 0)];
+  }
+  fields[fields.length - 1] = EMPTY;
+  const head = packFrame(encoded, tail.length);
+  return [head, tail];
+}
+
+/** `tailBytes` > 0: the frame ends in an empty `bin`, whose header is made that of so many bytes. */
+function packFrame(encoded: readonly unknown[], tailBytes: number): Uint8Array {
+  const packed = packr.pack(encoded, RESERVE_START_SPACE | PREFIX_BYTES);
   // A plain Uint8Array, so that `slice` of what is decoded from it copies; Buffer's does not.
-  const frame = new Uint8Array(packed.buffer, packed.byteOffset, packed.length);
-  const length = frame.length - PREFIX_BYTES;
+  let frame = new Uint8Array(packed.buffer, packed.byteOffset, packed.length);
+  if (tailBytes > 0) {
+    const at = frame.length - EMPTY_BIN_BYTES;
+    assert(frame[at] === BIN_8 && frame[at + 1] === 0, 'the frame ends in an empty bin');
+    const head = new Uint8Array(at + 1 + 4);
+    head.set(frame.subarray(0, at));
+    head[at] = BIN_32;
+    new DataView(head.buffer).setUint32(at + 1, tailBytes);
+    frame = head;
+  }
+  const length = frame.length - PREFIX_BYTES + tailBytes;
   if (length > MAX_FRAME_BYTES) throw tooLarge(length);
   for (let i = 0; i < PREFIX_BYTES; i++) frame[i] = (length >>> (8 * i)) & 0xff;
   return frame;

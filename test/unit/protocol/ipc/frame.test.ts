@@ -5,6 +5,7 @@ import { type FieldKind, MESSAGES, type Message } from '../../../../protocol/ind
 import {
   decodeFrame,
   encodeFrame,
+  encodeFrameParts,
   FrameReader,
   MAX_FRAME_BYTES,
 } from '../../../../protocol/ipc/frame.ts';
@@ -66,6 +67,20 @@ function readAll(stream: Uint8Array, cuts: readonly number[]): Message[][] {
 const cuts = fc.array(fc.oneof(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 4000 })), {
   minLength: 1,
   maxLength: 6,
+});
+
+test.each([
+  { id: 'small', bytes: 300, parts: 1 },
+  { id: 'just below a piece of its own', bytes: 65_535, parts: 1 },
+  { id: 'large', bytes: 65_536, parts: 2 },
+])('a frame in pieces has the same bytes: $id', ({ bytes, parts }) => {
+  const messages: Message[] = [
+    { name: 'history', lines: ['x'] },
+    { name: 'records', data: new Uint8Array(bytes).map((_, i) => i) },
+  ];
+  const pieces = encodeFrameParts(messages);
+  expect(pieces.length).toBe(parts);
+  expect(Buffer.concat(pieces).equals(encodeFrame(messages))).toBe(true);
 });
 
 describe('FrameReader', () => {
