@@ -6,6 +6,7 @@
 import { HintCommand, type StrategyName } from '../../protocol/index.ts';
 import {
   assert,
+  type Bitmap,
   type Nanoseconds,
   PAGE_SIZE_BYTES,
   type Pfn,
@@ -49,6 +50,12 @@ export interface HintingStrategy {
   readonly name: StrategyName;
   /** Pages that the strategy keeps from the allocator now. */
   readonly heldPages: number;
+  /** Counters of its own, for evaluation. */
+  readonly counters?: Readonly<Record<string, number>>;
+  /** Whether this frame is among the held ones. */
+  holds?(pfn: Pfn): boolean;
+  /** Adds the held frames to a set. */
+  writeHeldSet?(into: Bitmap): void;
   run(round: HintRound): Kthread;
   /** The host said DONE: give back what is held. */
   release(): void;

@@ -16,7 +16,9 @@ export class AllocStrategy implements HintingStrategy {
   readonly name = 'alloc';
   readonly #kernel: Kernel;
   readonly #held: Pfn[] = [];
-  heldPagesMax = 0;
+  readonly counters = { held_pages_max: 0 };
+  /** The blocks of `#held`, by number. */
+  readonly #heldBlocks = new Set<number>();
 
   constructor(kernel: Kernel) {
     this.#kernel = kernel;
@@ -26,7 +28,10 @@ export class AllocStrategy implements HintingStrategy {
     return this.#held.length * HINT_PAGES;
   }
 
-  /** Adds the blocks that are held to a set. */
+  holds(pfn: Pfn): boolean {
+    return this.#heldBlocks.has(pfn >>> HINT_ORDER);
+  }
+
   writeHeldSet(into: Bitmap): void {
     for (const pfn of this.#held) into.setRange(pfn, HINT_PAGES);
   }
@@ -46,21 +51,27 @@ export class AllocStrategy implements HintingStrategy {
           (ram.hostFaultCount - faultsBefore) * costs.hostFaultNs,
       };
       if (pfn < 0) return;
+      this.#hold(pfn);
       const outcome = yield* round.hint(pfn, HINT_PAGES, this.#kernel.now);
-      if (outcome === HintOutcome.QUEUED) {
-        this.#held.push(pfn);
-        this.heldPagesMax = Math.max(this.heldPagesMax, this.heldPages);
-        continue;
-      }
       // No entry free, or another id: the block goes back, and the loop decides what next.
-      mm.free(pfn, HINT_ORDER);
+      if (outcome !== HintOutcome.QUEUED) this.#releaseLast();
     }
   }
 
   release(): void {
     // The list is a stack in Linux too: the block hinted last is freed first.
-    for (let pfn = this.#held.pop(); pfn !== undefined; pfn = this.#held.pop()) {
-      this.#kernel.mm.free(pfn, HINT_ORDER);
-    }
+    while (this.#held.length > 0) this.#releaseLast();
+  }
+
+  #hold(pfn: Pfn): void {
+    this.#held.push(pfn);
+    this.#heldBlocks.add(pfn >>> HINT_ORDER);
+    this.counters.held_pages_max = Math.max(this.counters.held_pages_max, this.heldPages);
+  }
+
+  #releaseLast(): void {
+    const pfn = this.#held.pop()!;
+    this.#heldBlocks.delete(pfn >>> HINT_ORDER);
+    this.#kernel.mm.free(pfn, HINT_ORDER);
   }
 }

@@ -10,7 +10,7 @@ const KEPT_RANGES = 1 << 16;
 
 export class HintRecord implements HintObserver {
   readonly counters = { hint_recorded_pages: 0, hint_recorded_free_pages: 0 };
-  readonly #countUnused: (pfn: Pfn, pageCount: number) => number;
+  readonly #isUnused: (pfn: Pfn) => boolean;
   readonly #pfn = new Uint32Array(KEPT_RANGES);
   readonly #pageCount = new Uint32Array(KEPT_RANGES);
   readonly #cmdId = new Uint32Array(KEPT_RANGES);
@@ -18,8 +18,9 @@ export class HintRecord implements HintObserver {
   readonly #queuedAtNs = new Float64Array(KEPT_RANGES);
   #total = 0;
 
-  constructor(countUnused: (pfn: Pfn, pageCount: number) => number) {
-    this.#countUnused = countUnused;
+  /** `isUnused`: free, or held by the strategy itself. */
+  constructor(isUnused: (pfn: Pfn) => boolean) {
+    this.#isUnused = isUnused;
   }
 
   onHint(
@@ -36,7 +37,9 @@ export class HintRecord implements HintObserver {
     this.#recordedAtNs[slot] = recordedAtNs;
     this.#queuedAtNs[slot] = queuedAtNs;
     this.counters.hint_recorded_pages += pageCount;
-    this.counters.hint_recorded_free_pages += this.#countUnused(pfn, pageCount);
+    for (let i = pfn; i < pfn + pageCount; i++) {
+      if (this.#isUnused(i)) this.counters.hint_recorded_free_pages++;
+    }
   }
 
   onUsed(): void {}

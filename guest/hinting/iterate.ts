@@ -31,6 +31,16 @@ export class IterateStrategy implements HintingStrategy {
     };
   }
 
+  get counters(): Record<string, number> {
+    const { holds, maxNs, totalNs, maxNodes } = this.iterator.statistics;
+    return {
+      lock_holds: holds,
+      lock_hold_ns_max: maxNs,
+      lock_hold_ns_total: totalNs,
+      lock_nodes_max: maxNodes,
+    };
+  }
+
   *run(round: HintRound): Kthread {
     const { pfns, orders } = this.#found;
     this.iterator.start({ maxOrder: MAX_PAGE_ORDER, minOrder: this.#options.minOrder });

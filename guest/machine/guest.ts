@@ -7,17 +7,13 @@ import {
   type GuestConfig,
   type GuestFacts,
   type Message,
-  toUint32,
-  u32Bytes,
 } from '../../protocol/index.ts';
-import { assert, BallastError, Bitmap, EventLog, type Pfn, Prng } from '../../shared/index.ts';
+import { assert, BallastError, EventLog, Prng } from '../../shared/index.ts';
 import type { Recording } from '../../shared/recording/index.ts';
 import { BalloonDriver } from '../balloon/driver.ts';
 import type { HintingStrategy } from '../balloon/hinting.ts';
-import { AllocStrategy } from '../hinting/alloc.ts';
 import { createStrategy } from '../hinting/create.ts';
 import { HintRecord } from '../hinting/hint-record.ts';
-import { IterateStrategy } from '../hinting/iterate.ts';
 import { Kcompactd } from '../kernel/kcompactd.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { Scheduler } from '../kernel/scheduler.ts';
@@ -26,6 +22,8 @@ import { ChannelTransport } from '../virtio/channel-transport.ts';
 import type { Replay } from '../workload/replay.ts';
 import { startReplay } from '../workload/start.ts';
 import { applyFreshBoot, applyRecording, ramSegmentsOf } from './initial-state.ts';
+import { MemoryPort } from './memory-port.ts';
+import { OraclePort } from './oracle-port.ts';
 import { POISON_TAG, Ram, RECORD_SIZE_BYTES, ZERO_TAG } from './ram.ts';
 
 export class Guest {
@@ -41,6 +39,8 @@ export class Guest {
   readonly #scheduler: Scheduler;
   readonly #hints: HintRecord;
   readonly #kcompactd: Kcompactd;
+  readonly #memory: MemoryPort;
+  readonly #oracle: OraclePort;
   #replay: Replay | null = null;
   #posted: Message[] = [];
   #booted = false;
@@ -71,11 +71,24 @@ export class Guest {
     this.#kcompactd = new Kcompactd(kernel);
     this.transport = new ChannelTransport(kernel);
     this.strategy = createStrategy(kernel, config);
-    this.#hints = new HintRecord((pfn, pageCount) => this.#countUnused(pfn, pageCount));
+    this.#hints = new HintRecord(
+      (pfn) => this.mm.isFree(pfn) || this.strategy?.holds?.(pfn) === true,
+    );
     this.driver = new BalloonDriver(kernel, {
       transport: this.transport,
       strategy: this.strategy,
       observers: [this.#hints],
+    });
+    this.#memory = new MemoryPort(ram);
+    this.#oracle = new OraclePort({
+      mm: this.mm,
+      ram,
+      strategy: this.strategy,
+      hints: this.#hints,
+      log: this.#log,
+      now: () => this.#scheduler.now,
+      audit: () => this.audit(),
+      statistics: () => this.statistics(),
     });
   }
 
@@ -126,8 +139,16 @@ export class Guest {
         this.#console(message.line);
         return null;
       default:
-        return this.#memoryOrOracle(message);
+        return this.#ask(message);
     }
+  }
+
+  #ask(message: Message): Message[] | null {
+    const reply = this.#memory.handle(message);
+    if (reply !== undefined) return reply && [reply];
+    const truth = this.#oracle.handle(message);
+    if (truth === undefined) throw unexpected(message);
+    return [truth];
   }
 
   #run(untilNs: number, notifyNs: number): Message[] {
@@ -157,47 +178,6 @@ export class Guest {
     return frame;
   }
 
-  #memoryOrOracle(message: Message): Message[] | null {
-    const { ram } = this;
-    switch (message.name) {
-      case 'read':
-        return [{ name: 'records', data: this.#read(rangesOf(message.ranges, ram.pageCount)) }];
-      case 'write':
-        this.#write(rangesOf(message.ranges, ram.pageCount), message.data);
-        return null;
-      case 'discard':
-        forEachRange(rangesOf(message.ranges, ram.pageCount), (pfn, n) => ram.discard(pfn, n));
-        return null;
-      case 'dirtyLogEnable':
-        ram.dirtyLog.enable(message.enabled);
-        return null;
-      case 'getDirtyLog': {
-        const bits = ram.dirtyLog.bits.bytes.slice();
-        if (message.clear) ram.dirtyLog.bits.clearAll();
-        return [{ name: 'dirtyLog', bits }];
-      }
-      case 'clearDirtyLog':
-        if (!ram.dirtyLog.clear(message.first_pfn, message.bits)) {
-          throw new BallastError('MESSAGE_INVALID', 'clearDirtyLog: expected a piece of the log');
-        }
-        return null;
-      case 'getFreeSet':
-        return [{ name: 'freeSet', bits: this.#unusedSet().bytes }];
-      case 'countFree':
-        return [{ name: 'freeCounts', counts: this.#countFree(message.ranges) }];
-      case 'verify':
-        return [{ name: 'verified', problems: this.audit().slice(0, 256) }];
-      case 'getStatistics':
-        return [{ name: 'statistics', counters: Object.entries(this.statistics()).flat() }];
-      case 'getHistory':
-        return [{ name: 'history', lines: this.#historyOf(message.pfn) }];
-      case 'getGuestDigest':
-        return [{ name: 'guestDigest', sha256: this.#log.digest() }];
-      default:
-        throw unexpected(message);
-    }
-  }
-
   #console(line: string): void {
     if (line !== 'replay') {
       this.#log.add(this.#scheduler.now, 'console_unknown', { line: line.slice(0, 64) });
@@ -224,79 +204,20 @@ export class Guest {
     this.#log.add(this.#scheduler.now, 'replay', { events: this.#recording.events.count });
   }
 
-  #read(ranges: Uint32Array): Uint8Array {
-    let total = 0;
-    forEachRange(ranges, (_pfn, pageCount) => {
-      total += pageCount;
-    });
-    const tags = new Uint32Array(total);
-    let at = 0;
-    forEachRange(ranges, (pfn, pageCount) => {
-      tags.set(this.ram.tags.subarray(pfn, pfn + pageCount), at);
-      at += pageCount;
-    });
-    return u32Bytes(tags);
-  }
-
-  #write(ranges: Uint32Array, data: Uint8Array): void {
-    const tags = toUint32(data) ?? new Uint32Array();
-    let at = 0;
-    forEachRange(ranges, (pfn, pageCount) => {
-      for (let i = 0; i < pageCount && at < tags.length; i++) {
-        this.ram.setRecord(pfn + i, tags[at++]!);
-      }
-    });
-  }
-
-  /** Pages that nobody uses: in the buddy lists, on per-CPU lists, or held for hinting. */
-  #unusedSet(): Bitmap {
-    const set = new Bitmap(this.ram.pageCount);
-    this.mm.writeFreeSet(set);
-    if (this.strategy instanceof AllocStrategy) this.strategy.writeHeldSet(set);
-    return set;
-  }
-
-  #countUnused(pfn: Pfn, pageCount: number): number {
-    let count = 0;
-    for (let i = pfn; i < pfn + pageCount; i++) if (this.mm.isFree(i)) count++;
-    // A block that was allocated to be hinted belongs to nobody else.
-    return count === 0 && this.strategy?.name === 'alloc' ? pageCount : count;
-  }
-
-  #countFree(bytes: Uint8Array): Uint8Array {
-    const ranges = rangesOf(bytes, this.ram.pageCount);
-    const set = this.#unusedSet();
-    const counts = new Uint32Array(ranges.length / 2);
-    for (let i = 0; i < counts.length; i++) {
-      counts[i] = set.countRange(ranges[2 * i]!, ranges[2 * i + 1]!);
-    }
-    return u32Bytes(counts);
-  }
-
   /** Empty when every page has exactly one owner and all counts agree. */
   audit(): string[] {
     return [...this.mm.audit(), ...this.driver.audit()];
   }
 
-  #mustBeSound(): void {
-    const [problem] = this.audit();
-    assert(problem === undefined, `the audit finds nothing, found: ${problem}`);
-  }
-
+  /** Named counters; those of Linux have the names of /proc/vmstat. */
   statistics(): Record<string, number> {
-    const iterator = this.strategy instanceof IterateStrategy ? this.strategy.iterator : null;
-    const holds = iterator?.statistics;
     return {
       now_ns: this.#scheduler.now,
       free_pages: this.mm.freePages(),
       kthread_cpu_ns: this.#scheduler.kthreadCpuNs,
       held_pages: this.strategy?.heldPages ?? 0,
-      held_pages_max: this.strategy instanceof AllocStrategy ? this.strategy.heldPagesMax : 0,
-      lock_holds: holds?.holds ?? 0,
-      lock_hold_ns_max: holds?.maxNs ?? 0,
-      lock_hold_ns_total: holds?.totalNs ?? 0,
-      lock_nodes_max: holds?.maxNodes ?? 0,
       balloon_pages: this.driver.numPages,
+      ...this.strategy?.counters,
       ...this.mm.vmstat,
       ...this.#kcompactd.counters,
       ...this.driver.counters,
@@ -308,37 +229,10 @@ export class Guest {
     };
   }
 
-  #historyOf(pfn: Pfn): string[] {
-    if (pfn >= this.ram.pageCount) return [];
-    const state = this.mm.isFree(pfn) ? 'free' : 'allocated';
-    const tag = this.ram.tags[pfn]!.toString(16).padStart(8, '0');
-    const lines = this.#hints.historyOf(pfn).slice(-200);
-    return [...lines, `guest at ${this.#scheduler.now} ns: ${state}, content tag ${tag}`];
+  #mustBeSound(): void {
+    const [problem] = this.audit();
+    assert(problem === undefined, `the audit finds nothing, found: ${problem}`);
   }
-}
-
-/** Pairs of (first frame, count), inside RAM. */
-function rangesOf(bytes: Uint8Array, pageCount: number): Uint32Array {
-  const ranges = toUint32(bytes);
-  if (!ranges || ranges.length % 2 !== 0) {
-    throw new BallastError('MESSAGE_INVALID', 'ranges: expected pairs of first frame and count');
-  }
-  let total = 0;
-  for (let i = 0; i < ranges.length; i += 2) {
-    const end = ranges[i]! + ranges[i + 1]!;
-    total += ranges[i + 1]!;
-    if (end > pageCount || total > pageCount) {
-      throw new BallastError(
-        'MESSAGE_INVALID',
-        `ranges: expected frames below ${pageCount}, each once at most, found ${ranges[i]}+${ranges[i + 1]}`,
-      );
-    }
-  }
-  return ranges;
-}
-
-function forEachRange(ranges: Uint32Array, visit: (pfn: Pfn, pageCount: number) => void): void {
-  for (let i = 0; i < ranges.length; i += 2) visit(ranges[i]!, ranges[i + 1]!);
 }
 
 /** A received `bin` is a view of a buffer that will be reused; the waiting thread runs later. */
