@@ -46,6 +46,12 @@ export class Machine implements AsyncDisposable {
     return { host: this.#control.host.pid, guest: this.#control.guest?.pid ?? null };
   }
 
+  /** When the replay has done its last event; null while nothing is replayed. */
+  get replayEndNs(): number | null {
+    if (this.#replayStartNs === null || !this.facts.recording) return null;
+    return this.#replayStartNs + this.facts.recording.traceEndNs;
+  }
+
   /** Powers on and lets the balloon driver probe. */
   boot(): Promise<HostStatus> {
     return this.waitFor(BOOT_NS);

@@ -158,6 +158,7 @@ function verdicts(runs: readonly Run[], paint: Paint): string[] {
       const text = `${run.strategy}: ${figure} expected ${expected}, found ${found ?? 'none'}`;
       lines.push(paint.red(`FAILED  ${text}`));
     }
+    for (const note of run.notes) lines.push(paint.yellow(`NOTE    ${run.strategy}: ${note}`));
     for (const problem of run.audit_problems) {
       lines.push(paint.red(`AUDIT   ${run.strategy}: ${problem}`));
     }

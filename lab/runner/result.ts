@@ -87,6 +87,7 @@ const runSchema = z.object({
   peak_rss_bytes: z.object({ guest: count, host: count }),
   balloon: z.object({ actual_pages: count, protocol_violations: count }),
   audit_problems: z.array(z.string()),
+  notes: z.array(z.string()),
   lost: z.array(z.object({ pfn: count, history: z.array(z.string()) })),
   expectations: z.array(
     z.object({

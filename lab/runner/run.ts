@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import type { HostStatus, MigrationReport, StrategyName } from '../../protocol/control.ts';
+import { NS_PER_MS } from '../../shared/index.ts';
 import type { Progress } from '../machine/control.ts';
 import { type LaunchOptions, launch } from '../machine/launch.ts';
 import type { FinishReport, Machine } from '../machine/machine.ts';
@@ -57,6 +58,9 @@ export async function runScenario(scenario: Scenario, options: RunOptions = {}):
 }
 
 /** What a machine of this scenario is launched with. */
+/** Recordings end some ten milliseconds after the recorded migration did. */
+const NOTEWORTHY_NS = 200 * NS_PER_MS;
+
 export function launchOptionsOf(scenario: Scenario, strategy: StrategyName): LaunchOptions {
   return {
     ...(scenario.recording ? { recording: scenario.recording } : {}),
@@ -107,6 +111,8 @@ class Trail {
   report: MigrationReport | null = null;
   readonly checks: PendingCheck[] = [];
   readonly problems: string[] = [];
+  /** What a reader must know to read the figures rightly. */
+  readonly notes: string[] = [];
   /** Balloon steps that did not reach their target. */
   readonly missed: Run['expectations'] = [];
 }
@@ -144,6 +150,7 @@ async function runStep(
     }
     case 'migrate':
       trail.report = await machine.migrate(step.params);
+      trail.notes.push(...replayNotes(machine));
       return;
     case 'verify':
       trail.problems.push(...(await machine.verify()));
@@ -155,6 +162,14 @@ async function runStep(
       return;
     }
   }
+}
+
+/** A migration that outlives its recording was predicted for a guest that does nothing any more. */
+function replayNotes(machine: Machine): string[] {
+  const beyondNs = machine.nowNs - (machine.replayEndNs ?? machine.nowNs);
+  if (beyondNs < NOTEWORTHY_NS) return [];
+  const ms = Math.round(beyondNs / NS_PER_MS);
+  return [`the recording ends ${ms} ms before this migration: from there on the guest was idle`];
 }
 
 function toRun(
@@ -186,6 +201,7 @@ function toRun(
     peak_rss_bytes: finish.peak_rss_bytes,
     balloon: { actual_pages: status.actual_pages, protocol_violations: status.protocol_violations },
     audit_problems: trail.problems,
+    notes: trail.notes,
     lost: (report?.lost ?? []).map(({ pfn, history }) => ({ pfn, history: [...history] })),
     expectations: trail.missed,
   };

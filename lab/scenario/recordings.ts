@@ -79,6 +79,7 @@ function factsOf(header: RecordingHeader, path: string): RecordingFacts {
     bandwidthBytesPerS: header.bandwidthBytesPerS,
     downtimeLimitMs: header.downtimeLimitMs,
     migrateAtNs: header.migrateAtNs,
+    traceEndNs: header.traceEndNs,
     measured,
   };
 }

@@ -59,6 +59,8 @@ export interface RecordingFacts {
   readonly downtimeLimitMs: number;
   /** Since the first event of the trace. */
   readonly migrateAtNs: number;
+  /** Last event, on the same clock. */
+  readonly traceEndNs: number;
   readonly measured: readonly MeasuredRun[];
 }
 
