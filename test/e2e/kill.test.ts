@@ -23,7 +23,7 @@ async function gone(pid: number | null): Promise<number> {
 
 /** Whatever is left behind is left here. */
 const folder = mkdtempSync(`${tmpdir()}/kill-test-`);
-process.env['TMPDIR'] = folder;
+Object.assign(process.env, { TMPDIR: folder });
 afterAll(() => rmSync(folder, { recursive: true }));
 
 describe.skipIf(process.platform === 'win32')('kill -9 in the middle of a run', () => {
