@@ -1,7 +1,8 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { guiltyOne } from '../../../../lab/machine/control.ts';
 import { launch } from '../../../../lab/machine/launch.ts';
 import type { Address } from '../../../../protocol/control.ts';
@@ -23,13 +24,14 @@ function isAlive(pid: number | null): boolean {
 
 describe('a machine', () => {
   afterEach(() => {
+    vi.unstubAllEnvs();
     expect(process.listenerCount('SIGTERM')).toBe(0);
   });
 
   test('leaves no process, folder or signal handler behind', async () => {
-    const folders = () =>
-      readdirSync(tmpdir()).filter((name) => name.startsWith('ballast-')).length;
-    const before = folders();
+    // A temporary directory of our own: others start machines at the same time.
+    const folder = mkdtempSync(join(tmpdir(), 'launch-test-'));
+    vi.stubEnv('TMPDIR', folder);
     let pids: { host: number; guest: number | null } | undefined;
     {
       await using machine = await launch({}, entries());
@@ -37,7 +39,7 @@ describe('a machine', () => {
       expect(isAlive(pids.host) && isAlive(pids.guest)).toBe(true);
     }
     expect(isAlive(pids.host) || isAlive(pids.guest)).toBe(false);
-    expect(folders()).toBeLessThanOrEqual(before);
+    expect(readdirSync(folder)).toEqual([]);
   });
 
   test('cleans up when its user throws', async () => {
