@@ -5,7 +5,7 @@ import type { Message } from '../protocol/index.ts';
 import { assert, NS_PER_S } from '../shared/index.ts';
 import { type Recording, readRecording } from '../shared/recording/index.ts';
 import { type Bench, type Figure, sample } from './figure.ts';
-import { guestConfigOf } from './process/guest-side.ts';
+import { guestConfigOf } from './process/guest-machine.ts';
 
 const RECORDINGS = ['idle-1g', 'churn-1g'] as const;
 /** Far behind the end of every recording. */

@@ -3,7 +3,8 @@
  * when it can be measured, answers with what it measured, and ends with its parent.
  */
 import { serveBalloonHost } from './balloon-host.ts';
-import { echoRaw, serveChannel, serveGuestMachine } from './guest-side.ts';
+import { serveChannel } from './channel-peer.ts';
+import { serveGuestMachine } from './guest-machine.ts';
 import type { Start } from './start.ts';
 
 process.once('message', (start: Start) => {
@@ -16,10 +17,8 @@ process.once('disconnect', () => process.exit(0));
 
 function main(start: Start): Promise<void> {
   switch (start.role) {
-    case 'raw-echo':
-      return echoRaw(start.path);
     case 'channel':
-      return serveChannel(start.address, start.recordSizeBytes);
+      return serveChannel(start);
     case 'guest':
       return serveGuestMachine(start);
     case 'host':

@@ -6,8 +6,13 @@ import { fileURLToPath } from 'node:url';
 import type { Address } from '../../protocol/index.ts';
 
 export type Start =
-  | { readonly role: 'raw-echo'; readonly path: string }
-  | { readonly role: 'channel'; readonly address: Address; readonly recordSizeBytes: number }
+  | {
+      readonly role: 'channel';
+      readonly address: Address;
+      readonly recordSizeBytes: number;
+      /** Where the same process echoes raw bytes: it wakes up as fast for the one as for the other. */
+      readonly rawPath: string;
+    }
   | {
       readonly role: 'guest';
       readonly address: Address;
