@@ -4,7 +4,9 @@ import {
   type ControlReply,
   type ControlRequest,
   type GuestLink,
+  HOST_EVENT_NAMES,
   type HostConfig,
+  type HostEvent,
   hostHello,
   hostLink,
   listen,
@@ -73,6 +75,7 @@ class HostProcess {
       if (error) exitWith('host', error);
     });
     this.#hypervisor = new Hypervisor(link, hello, config, report, fileSink(config.logPath));
+    forwardEvents(this.#hypervisor);
     return { ramPages: hello.ram_pages, vcpus: hello.vcpus };
   }
 
@@ -86,6 +89,11 @@ class HostProcess {
       peak_rss_bytes: { guest: guestRss, host: process.resourceUsage().maxRSS * 1024 },
     };
   }
+}
+
+function forwardEvents({ vmm }: Hypervisor): void {
+  for (const name of HOST_EVENT_NAMES)
+    vmm.events.on(name, (event: HostEvent) => process.send?.(event));
 }
 
 function report(what: string, done: number, total: number): void {

@@ -7,6 +7,10 @@
 import {
   ExitReason,
   type GuestLink,
+  type HostEvent,
+  type HostEventData,
+  HostEventEmitter,
+  type HostEventName,
   type Message,
   type MessageName,
   toFloat64,
@@ -22,6 +26,7 @@ import {
   EventQueue,
   type Gpa,
   type Nanoseconds,
+  PAGE_SIZE_BYTES,
 } from '../shared/index.ts';
 import {
   BALLOON_DEVICE_DEFAULTS,
@@ -65,6 +70,8 @@ export class Vmm {
   #outbox: Message[] = [];
   #guestNow: Nanoseconds = 0;
   #running = true;
+  /** For observers; nothing in the host listens. */
+  readonly events = new HostEventEmitter();
   /** What the device has still to do when the machine goes on. */
   #deferred: (() => Promise<void> | void)[] = [];
 
@@ -81,6 +88,8 @@ export class Vmm {
       },
       {
         post: (message) => this.post(message),
+        onActual: (pages) =>
+          this.emit('BALLOON_CHANGE', { actual: (options.ram.count() - pages) * PAGE_SIZE_BYTES }),
         onHint: (gpa, sizeBytes, cmdId, queuedAtNs) =>
           this.hintConsumer?.onHint({ gpa, sizeBytes, cmdId, queuedAtNs }),
       },
@@ -93,10 +102,15 @@ export class Vmm {
   }
 
   set running(running: boolean) {
+    if (this.#running !== running) this.emit(running ? 'RESUME' : 'STOP', {});
     this.#running = running;
     if (!running) return;
     for (const action of this.#deferred) this.#events.schedule(this.now, action);
     this.#deferred = [];
+  }
+
+  emit<N extends HostEventName>(event: N, data: HostEventData[N]): void {
+    this.events.publish({ event, data, at_ns: this.now } as HostEvent);
   }
 
   /** Let virtual time pass to `at`; everything due on the way happens, in order. */

@@ -156,6 +156,25 @@ export interface ControlRequest {
 export type ControlReply =
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly error: { readonly code: string; readonly message: string } };
+/** What happens on the host, by the names that QMP gives it. */
+export interface HostEventData {
+  MIGRATION: { readonly status: 'setup' | 'active' | MigrationFigures['status'] };
+  /** A round began: after each dirty sync. */
+  MIGRATION_PASS: { readonly pass: number };
+  /** `actual`: bytes that are left to the guest. */
+  BALLOON_CHANGE: { readonly actual: number };
+  STOP: Record<string, never>;
+  RESUME: Record<string, never>;
+}
+export type HostEventName = keyof HostEventData;
+export interface HostEvent<N extends HostEventName = HostEventName> {
+  readonly event: N;
+  readonly data: HostEventData[N];
+  readonly at_ns: number;
+}
+/** For an emitter: the listener of each name gets the event. */
+export type HostEvents = { [N in HostEventName]: [event: HostEvent<N>] };
+
 /** Unasked for: how far the run is. */
 export interface ControlProgress {
   readonly progress: { readonly what: string; readonly done: number; readonly total: number };

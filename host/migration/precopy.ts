@@ -97,9 +97,11 @@ export class Precopy {
     const vmm = this.#vmm;
     const startNs = vmm.now;
     vmm.log.add(startNs, 'migrate', { bandwidth: this.#params.bandwidthBytesPerS });
+    vmm.emit('MIGRATION', { status: 'setup' });
     vmm.post({ name: 'dirtyLogEnable', enabled: true });
     await this.#sync();
     const setupNs = vmm.now - startNs;
+    vmm.emit('MIGRATION', { status: 'active' });
     this.#windowStartNs = vmm.now;
     while (!(await this.#converged())) {
       if (vmm.now - startNs > GIVE_UP_NS) {
@@ -121,6 +123,7 @@ export class Precopy {
     downtimeNs: Nanoseconds,
   ): MigrationFigures {
     const { normal, duplicate, transferredBytes, dirtySyncs } = this.#counters;
+    this.#vmm.emit('MIGRATION', { status });
     this.#vmm.log.add(this.#vmm.now, 'migrated', { status, normal, duplicate, dirtySyncs });
     return {
       status,
@@ -146,6 +149,7 @@ export class Precopy {
     const log = await vmm.getDirtyLog(!lazy);
     const added = this.#bitmap.sync(log);
     if (lazy) this.#bitmap.postponeClears(log);
+    vmm.emit('MIGRATION_PASS', { pass: this.#counters.dirtySyncs });
     vmm.log.add(vmm.now, 'dirty_sync', { added, dirty: this.#bitmap.dirtyPages });
     await vmm.advanceFor(vmm.options.costs.dirtySyncPageNs * vmm.options.ramPages);
     if (!vmm.running) device.hintDone();

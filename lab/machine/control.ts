@@ -3,7 +3,9 @@ import type {
   ControlReply,
   HostCommandName,
   HostCommands,
+  HostEvent,
 } from '../../protocol/control.ts';
+import { HostEventEmitter } from '../../protocol/host-events.ts';
 import { BallastError, type BallastErrorCode, ExitStatus } from '../../shared/index.ts';
 import { Child, type Death, describeDeath, type Entries } from './child.ts';
 
@@ -21,6 +23,7 @@ const BLAME_DELAY_MS = 250;
 
 export class Control {
   readonly host: Child;
+  readonly events = new HostEventEmitter();
   guest: Child | null = null;
   readonly #onProgress: (progress: Progress) => void;
   readonly #entries: Entries | undefined;
@@ -75,7 +78,11 @@ export class Control {
   }
 
   #receive(message: unknown): void {
-    const received = message as ControlReply | ControlProgress;
+    const received = message as ControlReply | ControlProgress | HostEvent;
+    if ('event' in received) {
+      this.events.publish(received);
+      return;
+    }
     if ('progress' in received) {
       this.#onProgress(received.progress);
       return;

@@ -4,6 +4,7 @@ import type {
   MigrateParams,
   MigrationReport,
 } from '../../protocol/control.ts';
+import type { HostEventEmitter } from '../../protocol/host-events.ts';
 import { BallastError, NS_PER_MS, NS_PER_S, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import { DEFAULTS } from '../scenario/load.ts';
 import type { RecordingFacts } from '../scenario/scenario.ts';
@@ -39,6 +40,11 @@ export class Machine implements AsyncDisposable {
     this.#control = control;
     this.facts = facts;
     this.#dispose = dispose;
+  }
+
+  /** What happens on the host, by QMP's names: `machine.events.on('MIGRATION_PASS', …)`. */
+  get events(): HostEventEmitter {
+    return this.#control.events;
   }
 
   /** Process ids: for tests that pull the plug. */
