@@ -39,7 +39,6 @@ export const benchAllocator: Bench = async ({ runs, cReference, progress }) => {
       unit: 'ns',
       samples: ours,
       ...(cReference ? { reference: { name: 'C', samples: c } } : {}),
-      target: { of: 'ratio', atMost: 2.5 },
     });
   }
   figures.push({
