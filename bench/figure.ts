@@ -1,6 +1,6 @@
 /** One measured figure, its reference from the same run, and the target it is held against. */
 
-export type Unit = 'M/s' | 'k/s' | 'µs' | 'ns' | 'ms' | 'MiB' | 'bytes' | '×';
+type Unit = 'M/s' | 'k/s' | 'µs' | 'ns' | 'ms' | 'MiB' | 'bytes' | '×';
 
 export interface Reference {
   readonly name: string;
@@ -50,7 +50,7 @@ export interface BenchContext {
 
 export type Bench = (context: BenchContext) => Promise<Figure[]>;
 
-export function median(samples: readonly number[]): number {
+function median(samples: readonly number[]): number {
   const sorted = [...samples].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
   if (sorted.length === 0) return Number.NaN;

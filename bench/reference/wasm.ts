@@ -71,7 +71,7 @@ const KERNELS = {
 } as const;
 
 export type KernelName = keyof typeof KERNELS;
-export type Kernel = (a: number, b: number, end: number) => number;
+type Kernel = (a: number, b: number, end: number) => number;
 
 export interface WasmKernels {
   readonly memory: Uint8Array;
