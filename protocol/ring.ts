@@ -29,15 +29,8 @@ export const UsedHeader = struct({ flags: le16, idx: le16 });
 export const UsedElem = struct({ id: le32, len: le32 });
 export type UsedElem = StructValue<typeof UsedElem>;
 
-/** avail.flags: the driver asks for no interrupts. */
-export const AVAIL_F_NO_INTERRUPT = 1;
-/** used.flags: the device asks for no notifications. */
-export const USED_F_NO_NOTIFY = 1;
-
 /** virtio 1.4 §2.7: a queue size is a power of two of at most 32768. */
 export const MAX_QUEUE_SIZE = 32768;
-/** Ring indices run freely and wrap here. */
-export const RING_INDEX_MODULUS = 65536;
 
 /** Alignment of each part, bytes, virtio 1.4 §2.7. */
 export const RingAlignment = { DESC: 16, AVAIL: 2, USED: 4 } as const;

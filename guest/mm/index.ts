@@ -1,6 +1,6 @@
 export { fragmentationScore, type MovablePages } from './fragmentation.ts';
 export * from './free-page-iterator.ts';
-export { Gfp, type GfpMask, gfpFromText, highestZoneOf, migratetypeOf } from './gfp.ts';
+export { Gfp, gfpFromText, highestZoneOf, migratetypeOf } from './gfp.ts';
 export { MigrateType } from './migratetype.ts';
 export * from './page-allocator.ts';
 export {
@@ -10,9 +10,7 @@ export {
   PAGEBLOCK_ORDER,
   PageFlag,
   PageOwner,
-  type Pages,
 } from './pages.ts';
 export * from './record-unused-pages.ts';
-export type { MmVmstat } from './vmstat.ts';
 export type { Zone } from './zone.ts';
 export { ZoneType } from './zone-type.ts';

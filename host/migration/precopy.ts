@@ -5,6 +5,7 @@
  */
 import type { MigrateParams, MigrationFigures } from '../../protocol/index.ts';
 import {
+  gpaToPfn,
   type Nanoseconds,
   NS_PER_MS,
   NS_PER_S,
@@ -295,7 +296,7 @@ export class Precopy {
 
   /** qemu_guest_free_page_hint: the pages need not be sent unless they are written again. */
   #applyHint(hint: HintEvent): void {
-    const first = Math.floor(hint.gpa / PAGE_SIZE_BYTES);
+    const first = gpaToPfn(hint.gpa);
     const pageCount = Math.floor(hint.sizeBytes / PAGE_SIZE_BYTES);
     const { bits } = this.#bitmap;
     // QEMU ≥ 6.1 clears here, not when the id was issued: docs/decisions tell what that can lose.
