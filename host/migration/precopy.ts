@@ -173,7 +173,12 @@ export class Precopy {
     const startNs = this.#vmm.now;
     for (;;) {
       const windowLeft = Math.min(leftBytes, this.#windowLimitBytes - this.#windowBytes);
-      if (windowLeft < 0 || this.#bitmap.dirtyPages === 0) break;
+      if (windowLeft < 0) break;
+      if (this.#bitmap.dirtyPages === 0) {
+        // The pass is over, and what is left of it is the firmware's.
+        this.#sendFirmware();
+        break;
+      }
       if (this.#vmm.now - startNs > MAX_WAIT_NS) break;
       await this.#sendSlice(windowLeft);
     }

@@ -1,0 +1,72 @@
+/** The check that decides what "lost" means must find what is wrong, and nothing else. */
+import { describe, expect, test } from 'vitest';
+import type { Guest } from '../../../../guest/machine/guest.ts';
+import { Evaluator } from '../../../../host/evaluation/evaluator.ts';
+import { Precopy } from '../../../../host/migration/precopy.ts';
+import type { MigrationReport } from '../../../../protocol/index.ts';
+import { NS_PER_MS } from '../../../../shared/index.ts';
+import { inProcess, MIGRATE } from '../../../support/in-process.ts';
+
+/** Migrates, and lets `plant` spoil something between the switchover and the check. */
+async function reportAfter(
+  plant: (precopy: Precopy, guest: Guest) => void,
+): Promise<MigrationReport> {
+  const { guest, hypervisor } = await inProcess({ guest: { strategy: 'iterate' } });
+  await hypervisor.runUntil(50 * NS_PER_MS);
+  const evaluator = new Evaluator(hypervisor.vmm, () => {});
+  await evaluator.begin();
+  const { precopy, figures } = await Precopy.run(hypervisor.vmm, MIGRATE, evaluator);
+  plant(precopy, guest);
+  return await evaluator.report(precopy, figures);
+}
+
+/** In a machine without a recording the kernel owns the first frames. */
+const IN_USE = 100;
+const FREE = 15_000;
+
+describe('the evaluation', () => {
+  test('finds nothing after a good migration', async () => {
+    const { memory, lost, hints } = await reportAfter(() => {});
+    expect([memory.lost_pages, lost]).toEqual([0, []]);
+    expect(memory.free_pages_at_end).toBeGreaterThan(10_000);
+    expect(hints.precision_at_use).toBe(1);
+    expect(hints.recall).toBeGreaterThan(0.99);
+  });
+
+  test('finds each page in use whose content differs at the destination', async () => {
+    const { memory, lost } = await reportAfter((precopy) => {
+      precopy.destination.tags[IN_USE] = 0;
+      precopy.destination.tags[IN_USE + 1]!++;
+    });
+    expect(memory.lost_pages).toBe(2);
+    expect(lost.map(({ pfn }) => pfn)).toEqual([IN_USE, IN_USE + 1]);
+    expect(lost[0]?.history.at(-1)).toBe('destination: content tag 00000000');
+  });
+
+  test('finds a write that no dirty log saw', async () => {
+    const { memory } = await reportAfter((_precopy, guest) => guest.ram.write(IN_USE));
+    expect(memory.lost_pages).toBe(1);
+  });
+
+  test('does not mind what a free page holds', async () => {
+    const { memory } = await reportAfter((precopy, guest) => {
+      expect(guest.mm.isFree(FREE)).toBe(true);
+      precopy.destination.tags[FREE] = 123;
+    });
+    expect(memory.lost_pages).toBe(0);
+  });
+
+  test('counts free pages that were sent with content as wasted', async () => {
+    const clean = await reportAfter(() => {});
+    const spoiled = await reportAfter((precopy) => precopy.destination.receive(FREE, 123));
+    expect(spoiled.memory.wasted_pages).toBe(clean.memory.wasted_pages + 1);
+  });
+
+  test('tells some of many lost pages and counts all', async () => {
+    const { memory, lost } = await reportAfter((precopy) => {
+      for (let pfn = 0; pfn < 200; pfn++) precopy.destination.tags[pfn] = 0xdead;
+    });
+    expect(memory.lost_pages).toBe(200);
+    expect(lost).toHaveLength(16);
+  });
+});

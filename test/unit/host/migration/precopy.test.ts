@@ -1,0 +1,164 @@
+/** Precopy against a real guest of 64 MiB in the same process. */
+import { describe, expect, test } from 'vitest';
+import type { MigrateParams, MigrationReport } from '../../../../protocol/index.ts';
+import { MIB, NS_PER_MS, NS_PER_S } from '../../../../shared/index.ts';
+import { inProcess, MIGRATE } from '../../../support/in-process.ts';
+import { type TinyEvent, tinyRecording } from '../../../support/tiny-recording.ts';
+
+const FRAMES = 16_384;
+/** 4096 frames hold data, the others are free and zero. */
+const DATA_PAGES = 4096;
+const FREE = [DATA_PAGES, FRAMES - DATA_PAGES] as const;
+
+/** `pages` pages of a ring are freed and allocated anew each `everyNs`. */
+function churn(pages: number, everyNs: number, forNs: number): TinyEvent[] {
+  const events: TinyEvent[] = [];
+  for (let round = 0; round * everyNs < forNs; round++) {
+    for (let i = 0; i < pages; i++) {
+      const pfn = 8192 + i;
+      const atNs = round * everyNs;
+      if (round > 0) events.push({ atNs, kind: 'free', pfn });
+      events.push({ atNs, kind: 'alloc', pfn });
+    }
+  }
+  return events;
+}
+
+async function migrate(
+  params: Partial<MigrateParams> = {},
+  options: { events?: TinyEvent[]; strategy?: 'none' | 'alloc' | 'iterate' | 'oracle' } = {},
+): Promise<{ report: MigrationReport; problems: readonly string[] }> {
+  const recording = tinyRecording({
+    frameCount: FRAMES,
+    free: [FREE],
+    events: options.events ?? [],
+  });
+  const { hypervisor } = await inProcess({
+    recording,
+    guest: { strategy: options.strategy ?? 'none' },
+  });
+  await hypervisor.runUntil(50 * NS_PER_MS);
+  hypervisor.console('replay');
+  const report = await hypervisor.migrate({ ...MIGRATE, ...params });
+  return { report, problems: await hypervisor.verify() };
+}
+
+describe('precopy of a guest at rest', () => {
+  test('sends every page once, zero pages as such, and what is sent later is little', async () => {
+    const { report } = await migrate();
+    const { migration, memory } = report;
+    expect(migration.status).toBe('completed');
+    expect(memory.lost_pages).toBe(0);
+    expect(migration.normal_pages).toBeGreaterThanOrEqual(DATA_PAGES);
+    expect(migration.normal_pages).toBeLessThan(DATA_PAGES + 1000);
+    expect(migration.duplicate_pages).toBeGreaterThan(FREE[1] - 100);
+    // All is sent within the first window, before there is a threshold: setup and switchover.
+    expect(migration.dirty_sync_count).toBe(2);
+    const { transferred_bytes, normal_pages, duplicate_pages } = migration;
+    const pageBytes = normal_pages * (4096 + 8) + duplicate_pages * 9;
+    expect(transferred_bytes - pageBytes).toBeGreaterThan(0);
+    expect(transferred_bytes - pageBytes).toBeLessThan(8 * 1000);
+  });
+
+  test.each([
+    ['at-sync', 'none'],
+    ['lazy', 'none'],
+    ['at-sync', 'iterate'],
+    ['lazy', 'iterate'],
+    ['at-sync', 'alloc'],
+    ['lazy', 'oracle'],
+  ] as const)(
+    'loses nothing with the log cleared %s and strategy %s while memory is replaced',
+    async (clearLog, strategy) => {
+      const events = churn(64, 20 * NS_PER_MS, 2 * NS_PER_S);
+      const { report, problems } = await migrate(
+        { clearLog, bandwidthBytesPerS: 40 * MIB, downtimeLimitMs: 60 },
+        { events, strategy },
+      );
+      expect(report.migration.status).toBe('completed');
+      expect(report.memory.lost_pages).toBe(0);
+      expect(problems).toEqual([]);
+    },
+  );
+});
+
+describe('the bandwidth limit', () => {
+  test.each([10, 20, 80])('of %i MiB/s sets how long a migration takes', async (mibPerS) => {
+    const { report } = await migrate({ bandwidthBytesPerS: mibPerS * MIB, downtimeLimitMs: 100 });
+    const { transferred_bytes, total_ms } = report.migration;
+    const expectedMs = (transferred_bytes / (mibPerS * MIB)) * 1000;
+    // The last window is not waited for, and each may end one page late.
+    expect(total_ms).toBeGreaterThan(expectedMs - 110);
+    expect(total_ms).toBeLessThan(expectedMs + 110);
+  });
+
+  test('is exceeded by at most one page a window of 100 ms', async () => {
+    const bandwidthBytesPerS = 10 * MIB;
+    const recording = tinyRecording({ frameCount: FRAMES, free: [FREE], events: [] });
+    const { hypervisor } = await inProcess({ recording });
+    const { vmm } = hypervisor;
+    // Records that the migration reads, by the time at which it reads them.
+    const reads: { at: number; pages: number }[] = [];
+    const readRecords = vmm.readRecords.bind(vmm);
+    const startNs = 50 * NS_PER_MS;
+    await hypervisor.runUntil(startNs);
+    let zero = 0;
+    vmm.readRecords = async (ranges) => {
+      const records = await readRecords(ranges);
+      reads.push({ at: vmm.now, pages: records.length });
+      zero += records.filter((tag) => tag === 0).length;
+      return records;
+    };
+    const report = await hypervisor.migrate({
+      ...MIGRATE,
+      bandwidthBytesPerS,
+      downtimeLimitMs: 100,
+    });
+    expect(zero).toBeGreaterThan(0);
+    const windows = Math.ceil(report.migration.total_ms / 100);
+    const busy = new Set(
+      reads.filter(({ at }) => at > startNs).map(({ at }) => Math.floor((at - startNs) / 1e8)),
+    );
+    // One MiB of pages a window: the source reads in each of them and not beyond.
+    expect(busy.size).toBeGreaterThanOrEqual(windows - 2);
+    const limit = bandwidthBytesPerS / 10;
+    expect(report.migration.transferred_bytes).toBeLessThanOrEqual(
+      windows * (limit + 4096 + 8 + 16),
+    );
+  });
+});
+
+describe('convergence', () => {
+  test('needs more syncs the less downtime is allowed', async () => {
+    const events = churn(512, 100 * NS_PER_MS, 6 * NS_PER_S);
+    const params = { bandwidthBytesPerS: 40 * MIB };
+    const patient = await migrate({ ...params, downtimeLimitMs: 1000 }, { events });
+    const strict = await migrate({ ...params, downtimeLimitMs: 20 }, { events });
+    expect(patient.report.migration.dirty_sync_count).toBeLessThan(
+      strict.report.migration.dirty_sync_count,
+    );
+    for (const { report } of [patient, strict]) expect(report.memory.lost_pages).toBe(0);
+  });
+
+  test('a hint saves what it says: the oracle sends hardly a free page', async () => {
+    const events = churn(16, 10 * NS_PER_MS, NS_PER_S);
+    const none = await migrate({}, { events });
+    const oracle = await migrate({}, { events, strategy: 'oracle' });
+    expect(none.report.migration.skipped_pages).toBe(0);
+    expect(oracle.report.migration.skipped_pages).toBeGreaterThan(FREE[1] * 0.5);
+    expect(oracle.report.migration.duplicate_pages).toBeLessThan(
+      none.report.migration.duplicate_pages / 2,
+    );
+  });
+});
+
+test('the dirty log is off after a migration', async () => {
+  const { guest, hypervisor } = await inProcess();
+  await hypervisor.runUntil(50 * NS_PER_MS);
+  await hypervisor.migrate(MIGRATE);
+  await hypervisor.runUntil(hypervisor.vmm.now + NS_PER_MS);
+  const before = guest.ram.dirtyLog.bits.count();
+  guest.ram.write(100);
+  guest.ram.write(101);
+  expect(guest.ram.dirtyLog.bits.count()).toBe(before);
+});
