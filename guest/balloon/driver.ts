@@ -24,6 +24,7 @@ import {
 import { assert, NS_PER_MS, type Pfn, pfnToGpa } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { type Kthread, WaitQueue } from '../kernel/kthread.ts';
+import { startMemoryCost } from '../kernel/memory-cost.ts';
 import { Gfp } from '../mm/index.ts';
 import { allocateQueue } from '../virtio/queue-memory.ts';
 import type { SplitQueue } from '../virtio/split-queue.ts';
@@ -238,13 +239,15 @@ export class BalloonDriver {
   /** Returns how many pages went into the balloon: at most one buffer full. */
   *#fillBalloon(wanted: number): Kthread<number> {
     const target = Math.min(wanted, VIRTIO_BALLOON_PFNS_MAX);
+    const memoryCostNs = startMemoryCost(this.#kernel);
     let count = 0;
     while (count < target) {
       const pfn = this.#pages.alloc();
       if (pfn < 0) break;
       this.#setPfn(count++, pfn);
     }
-    yield { kind: 'cpu', ns: Math.max(1, count) * this.#kernel.costs.allocNs };
+    const allocNs = Math.max(1, count) * this.#kernel.costs.allocNs;
+    yield { kind: 'cpu', ns: allocNs + memoryCostNs() };
     if (count < target) yield* this.#outOfPuff();
     if (count === 0) return 0;
     for (let i = 0; i < count; i++) this.#pages.enqueue(this.#pfnAt(i));

@@ -6,6 +6,7 @@ import type { Bitmap, Pfn } from '../../shared/index.ts';
 import { type HintingStrategy, HintOutcome, type HintRound } from '../balloon/hinting.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Kthread } from '../kernel/kthread.ts';
+import { startMemoryCost } from '../kernel/memory-cost.ts';
 import { Gfp, MAX_PAGE_ORDER } from '../mm/index.ts';
 
 const HINT_ORDER = MAX_PAGE_ORDER;
@@ -37,19 +38,12 @@ export class AllocStrategy implements HintingStrategy {
   }
 
   *run(round: HintRound): Kthread {
-    const { costs, mm, ram } = this.#kernel;
+    const { costs, mm } = this.#kernel;
     // Linux checks the command id before each block, and stops when an allocation fails.
     while (yield* round.active()) {
-      const faultsBefore = ram.hostFaultCount;
-      const dirtiedBefore = ram.filledPageCount;
+      const memoryCostNs = startMemoryCost(this.#kernel);
       const pfn = mm.alloc(HINT_ORDER, HINT_GFP);
-      yield {
-        kind: 'cpu',
-        ns:
-          costs.allocNs +
-          (ram.filledPageCount - dirtiedBefore) * costs.clearPageNs +
-          (ram.hostFaultCount - faultsBefore) * costs.hostFaultNs,
-      };
+      yield { kind: 'cpu', ns: costs.allocNs + memoryCostNs() };
       if (pfn < 0) return;
       this.#hold(pfn);
       const outcome = yield* round.hint(pfn, HINT_PAGES, this.#kernel.now);

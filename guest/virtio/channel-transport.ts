@@ -38,6 +38,12 @@ export class ChannelTransport implements VirtioTransport {
     broken_queues: 0,
   };
   readonly #kernel: Kernel;
+  /**
+   * What was read since the last configuration change. The device announces every change before the
+   * guest runs on, so reading again could only cost an exit.
+   */
+  #configGeneration = 0;
+  #config: { offset: number; data: Uint8Array }[] = [];
   readonly #queues: (Attached | undefined)[] = [];
 
   constructor(kernel: Kernel) {
@@ -66,6 +72,7 @@ export class ChannelTransport implements VirtioTransport {
   }
 
   setStatus(status: number): Kthread {
+    this.#config = [];
     if (status === 0) this.#queues.length = 0;
     return this.#post({ name: 'setStatus', status });
   }
@@ -79,15 +86,27 @@ export class ChannelTransport implements VirtioTransport {
   }
 
   *readConfig(offset: number, lengthBytes: number): Kthread<Uint8Array> {
+    const known = this.#config.find(
+      (read) => read.offset === offset && read.data.length === lengthBytes,
+    );
+    if (known) return known.data;
     // The reply is one snapshot under one generation: there is nothing to repeat.
     const message = { name: 'getConfig', offset, length: lengthBytes } as const;
+    const generation = this.#configGeneration;
     const { data } = yield* this.#access(message, 'config');
+    // A change that came with the answer is newer than it.
+    const current = generation === this.#configGeneration;
+    if (current && data.length === lengthBytes) this.#config.push({ offset, data });
     if (data.length === lengthBytes || data.length === 0) return data;
     this.counters.protocol_violations++;
     return new Uint8Array(0);
   }
 
   writeConfig(offset: number, data: Uint8Array): Kthread {
+    const end = offset + data.length;
+    this.#config = this.#config.filter(
+      (read) => read.offset >= end || read.offset + read.data.length <= offset,
+    );
     return this.#post({ name: 'setConfig', offset, data });
   }
 
@@ -141,15 +160,21 @@ export class ChannelTransport implements VirtioTransport {
         this.#receiveUsed(message);
         return;
       case 'irq': {
-        if (message.vector === CONFIG_VECTOR) this.onConfigChanged?.();
+        if (message.vector === CONFIG_VECTOR) this.#configChanged();
         else if (this.#queues[message.vector]) this.#queues[message.vector]!.callback();
         else this.counters.protocol_violations++;
         return;
       }
       case 'configChanged':
-        this.onConfigChanged?.();
+        this.#configChanged();
         return;
     }
+  }
+
+  #configChanged(): void {
+    this.#configGeneration++;
+    this.#config = [];
+    this.onConfigChanged?.();
   }
 
   #receiveUsed(message: Message<'used'>): void {
