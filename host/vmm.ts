@@ -11,6 +11,7 @@ import {
   type HostEventData,
   HostEventEmitter,
   type HostEventName,
+  MESSAGES,
   type Message,
   type MessageName,
   toFloat64,
@@ -69,6 +70,10 @@ export class Vmm {
   /** Posted messages: they go out ahead of the next request. */
   #outbox: Message[] = [];
   #guestNow: Nanoseconds = 0;
+  /** The guest said so at its last exit; 0 once something may have woken it. */
+  #idleUntil: Nanoseconds = 0;
+  /** Runs in the outbox: of a guest that was idle. */
+  #postponedRuns = 0;
   #running = true;
   /** For observers; nothing in the host listens. */
   readonly events = new HostEventEmitter();
@@ -190,7 +195,12 @@ export class Vmm {
 
   async #runGuest(until: Nanoseconds): Promise<void> {
     const { notifyNs } = this.options.costs;
-    const frame = await this.#exchange({ name: 'run', until_ns: until, notify_ns: notifyNs });
+    const run: Message<'run'> = { name: 'run', until_ns: until, notify_ns: notifyNs };
+    if (until < this.#idleUntil && !this.#outbox.some(wakes)) {
+      this.#postponeRun(run, until);
+      return;
+    }
+    const frame = await this.#exchange(run);
     const exit = frame.at(-1);
     if (exit?.name !== 'exit' || exit.at_ns > until || exit.at_ns < this.#guestNow) {
       throw new BallastError(
@@ -199,6 +209,7 @@ export class Vmm {
       );
     }
     this.#guestNow = exit.at_ns;
+    this.#idleUntil = exit.idle_until_ns;
     this.now = Math.max(this.now, exit.at_ns);
     const access = exit.reason === ExitReason.ACCESS ? frame.at(-2) : undefined;
     for (const message of frame.slice(0, access ? -2 : -1)) this.#take(message);
@@ -209,6 +220,15 @@ export class Vmm {
       }
       this.#outbox.push(reply);
     }
+  }
+
+  /** An idle guest cannot answer with anything but the exit: it runs at the head of the next frame. */
+  #postponeRun(run: Message<'run'>, until: Nanoseconds): void {
+    if (this.#outbox.at(-1)?.name === 'run') this.#outbox.pop();
+    else this.#postponedRuns++;
+    this.#outbox.push(run);
+    this.#guestNow = until;
+    this.now = Math.max(this.now, until);
   }
 
   #take(message: Message): void {
@@ -256,7 +276,24 @@ export class Vmm {
 
   async #exchange(request: Message): Promise<Message[]> {
     const frame = [...this.#outbox, request];
+    const postponed = this.#postponedRuns;
     this.#outbox = [];
-    return this.#link.exchange(frame);
+    this.#postponedRuns = 0;
+    if (frame.some(wakes)) this.#idleUntil = 0;
+    const replies = await this.#link.exchange(frame);
+    for (const exit of replies.splice(0, postponed)) {
+      if (exit.name !== 'exit' || exit.reason !== ExitReason.UNTIL) {
+        throw new BallastError(
+          'MESSAGE_UNEXPECTED',
+          `the guest said it was idle and answered run with ${exit.name}`,
+        );
+      }
+    }
+    return replies;
   }
+}
+
+/** What may give the guest something to do at once; memory messages change only memory. */
+function wakes({ name }: Message): boolean {
+  return name === 'console' || MESSAGES[name].group === 'virtio' || name === 'irq';
 }

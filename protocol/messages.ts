@@ -71,8 +71,13 @@ export const MESSAGES = {
     id: 11,
     group: 'vcpu',
     from: 'guest',
-    fields: { at_ns: 'u53', reason: 'u8' },
-    doc: 'The vCPUs stopped; last message of its frame. Reasons: see ExitReason.',
+    fields: {
+      at_ns: 'u53',
+      reason: 'u8',
+      /** Nothing happens in the guest before this time unless the host wakes it; 2^53−1: never. */
+      idle_until_ns: 'u53',
+    },
+    doc: 'The vCPUs stopped: the answer to one run. Reasons: see ExitReason.',
   },
   irq: {
     id: 12,

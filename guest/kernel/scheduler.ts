@@ -24,6 +24,8 @@ export class Scheduler {
   now: Nanoseconds = 0;
   /** CPU time of all kernel threads so far. */
   kthreadCpuNs = 0;
+  /** After a run: nothing is due before this time unless somebody outside wakes it. */
+  idleUntil: Nanoseconds = 0;
   readonly #events = new EventQueue<() => void>();
   readonly #busyUntil: Float64Array;
   #workload: Workload | null = null;
@@ -74,11 +76,13 @@ export class Scheduler {
       const eventAt = this.#events.nextAt;
       const freeAt = this.#idleFrom();
       const workAt = this.#workload?.nextAt(freeAt) ?? Number.POSITIVE_INFINITY;
-      if (Math.min(eventAt, workAt) > this.#limit) break;
+      this.idleUntil = Math.min(eventAt, workAt, Number.MAX_SAFE_INTEGER);
+      if (this.idleUntil > this.#limit) break;
       if (eventAt <= workAt) {
         this.now = Math.max(this.now, eventAt);
         this.#events.take()!.value();
         const access = this.#pendingAccess as { message: Message } | null;
+        if (access) this.idleUntil = this.now;
         if (access) return { kind: 'access', message: access.message };
       } else {
         this.now = this.#workload!.advance(freeAt, Math.min(eventAt, this.#limit));

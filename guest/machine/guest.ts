@@ -173,7 +173,12 @@ export class Guest {
           ? ExitReason.NOTIFY
           : ExitReason.UNTIL;
     if (stop.kind === 'access') frame.push(stop.message);
-    frame.push({ name: 'exit', at_ns: this.#scheduler.now, reason });
+    frame.push({
+      name: 'exit',
+      at_ns: this.#scheduler.now,
+      reason,
+      idle_until_ns: this.#scheduler.idleUntil,
+    });
     this.#log.add(this.#scheduler.now, 'exit', { reason, free: this.mm.freePages() });
     return frame;
   }

@@ -26,7 +26,12 @@ const echo: GuestHandler = (messages) =>
   messages.map((message) =>
     message.name === 'read'
       ? { name: 'records', data: message.ranges }
-      : { name: 'exit', at_ns: message.name === 'run' ? message.until_ns : 0, reason: 0 },
+      : {
+          name: 'exit',
+          at_ns: message.name === 'run' ? message.until_ns : 0,
+          reason: 0,
+          idle_until_ns: 0,
+        },
   );
 
 const cleanups: (() => unknown)[] = [];
@@ -87,7 +92,7 @@ describe.each(['unix', 'tcp', 'local'])('a session over %s', (kind) => {
       ),
     );
     expect(replies).toEqual(
-      [1, 2, 2 ** 53 - 1].map((at_ns) => [{ name: 'exit', at_ns, reason: 0 }]),
+      [1, 2, 2 ** 53 - 1].map((at_ns) => [{ name: 'exit', at_ns, reason: 0, idle_until_ns: 0 }]),
     );
     await link.close();
     expect(await link.closed).toBeNull();
