@@ -52,7 +52,7 @@ export class Machine implements AsyncDisposable {
     return { host: this.#control.host.pid, guest: this.#control.guest?.pid ?? null };
   }
 
-  /** When the replay has done its last event; null while nothing is replayed. */
+  /** Until when the replay knows what the guest did; null while nothing is replayed. */
   get replayEndNs(): number | null {
     if (this.#replayStartNs === null || !this.facts.recording) return null;
     return this.#replayStartNs + this.facts.recording.traceEndNs;

@@ -79,7 +79,8 @@ function factsOf(header: RecordingHeader, path: string): RecordingFacts {
     bandwidthBytesPerS: header.bandwidthBytesPerS,
     downtimeLimitMs: header.downtimeLimitMs,
     migrateAtNs: header.migrateAtNs,
-    traceEndNs: header.traceEndNs,
+    // An idle guest's last event may lie long before the end of what was recorded.
+    traceEndNs: Math.max(header.traceEndNs, header.migratedAtNs),
     measured,
   };
 }

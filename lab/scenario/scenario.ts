@@ -59,7 +59,7 @@ export interface RecordingFacts {
   readonly downtimeLimitMs: number;
   /** Since the first event of the trace. */
   readonly migrateAtNs: number;
-  /** Last event, on the same clock. */
+  /** End of what was recorded, on the same clock. */
   readonly traceEndNs: number;
   readonly measured: readonly MeasuredRun[];
 }
