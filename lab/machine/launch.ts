@@ -99,9 +99,9 @@ export function guestConfig(options: LaunchOptions, recording: RecordingFacts | 
     ramPages: recording?.ramPages ?? memoryBytes / PAGE_SIZE_BYTES,
     vcpus: options.vcpus ?? recording?.vcpus ?? 1,
     mm: {
-      initOnAlloc: options.mm?.initOnAlloc ?? recording?.initOnAlloc ?? true,
-      initOnFree: options.mm?.initOnFree ?? false,
-      pagePoison: options.mm?.pagePoison ?? false,
+      initOnAlloc: options.mm?.initOnAlloc ?? recording?.mm.initOnAlloc ?? true,
+      initOnFree: options.mm?.initOnFree ?? recording?.mm.initOnFree ?? false,
+      pagePoison: options.mm?.pagePoison ?? recording?.mm.pagePoison ?? false,
     },
     strategy: options.strategy ?? 'none',
     iterate: {

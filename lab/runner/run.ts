@@ -212,9 +212,9 @@ function isAsRecorded(scenario: Scenario, recording: RecordingFacts): boolean {
   const { mm, steps } = scenario;
   const params = steps.findLast((step) => step.kind === 'migrate')?.params;
   return (
-    mm.initOnAlloc === recording.initOnAlloc &&
-    !mm.initOnFree &&
-    !mm.pagePoison &&
+    mm.initOnAlloc === recording.mm.initOnAlloc &&
+    mm.initOnFree === recording.mm.initOnFree &&
+    mm.pagePoison === recording.mm.pagePoison &&
     params?.bandwidthBytesPerS === recording.bandwidthBytesPerS &&
     params.downtimeLimitMs === recording.downtimeLimitMs
   );

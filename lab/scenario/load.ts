@@ -149,9 +149,9 @@ function complete(
     vcpus: file.machine.vcpus ?? recording?.vcpus ?? 1,
     recording,
     mm: {
-      initOnAlloc: file.mm.init_on_alloc ?? recording?.initOnAlloc ?? true,
-      initOnFree: file.mm.init_on_free ?? false,
-      pagePoison: file.mm.page_poison ?? false,
+      initOnAlloc: file.mm.init_on_alloc ?? recording?.mm.initOnAlloc ?? true,
+      initOnFree: file.mm.init_on_free ?? recording?.mm.initOnFree ?? false,
+      pagePoison: file.mm.page_poison ?? recording?.mm.pagePoison ?? false,
     },
     strategies: unique(
       options.strategies ??

@@ -75,7 +75,11 @@ function factsOf(header: RecordingHeader, path: string): RecordingFacts {
     memoryBytes: header.memMiB * MIB,
     ramPages: header.frameCount,
     vcpus: header.vcpus,
-    initOnAlloc: header.initOnAlloc,
+    mm: {
+      initOnAlloc: header.initOnAlloc,
+      initOnFree: isSet(header.kernelParameters, 'init_on_free'),
+      pagePoison: isSet(header.kernelParameters, 'page_poison'),
+    },
     bandwidthBytesPerS: header.bandwidthBytesPerS,
     downtimeLimitMs: header.downtimeLimitMs,
     migrateAtNs: header.migrateAtNs,
@@ -83,4 +87,10 @@ function factsOf(header: RecordingHeader, path: string): RecordingFacts {
     traceEndNs: Math.max(header.traceEndNs, header.migratedAtNs),
     measured,
   };
+}
+
+/** Whether a kernel parameter was switched on, as the kernel's own parser reads booleans. */
+function isSet(kernelParameters: string, name: string): boolean {
+  const last = kernelParameters.split(/\s+/).findLast((word) => word.startsWith(`${name}=`));
+  return last !== undefined && /^(1|y|on)/i.test(last.slice(name.length + 1));
 }

@@ -54,7 +54,8 @@ export interface RecordingFacts {
   /** Page frame numbers; more than the memory has pages if there is a hole below 4 GiB. */
   readonly ramPages: number;
   readonly vcpus: number;
-  readonly initOnAlloc: boolean;
+  /** As the recorded kernel was booted. */
+  readonly mm: MmOptions;
   readonly bandwidthBytesPerS: number;
   readonly downtimeLimitMs: number;
   /** Since the first event of the trace. */
