@@ -152,7 +152,7 @@ describe('convergence', () => {
   });
 });
 
-test('a device that is behind its queues writes nothing into a stopped guest', async () => {
+test('what a device that is behind its queues still has to do is done when the guest goes on', async () => {
   const startNs = 50 * NS_PER_MS;
   async function migrateBehind(notifyNs: number) {
     const recording = tinyRecording({ frameCount: FRAMES, free: [FREE], events: [] });
