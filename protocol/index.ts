@@ -10,4 +10,5 @@ export { decodeMessage, encodeMessage, layoutHash } from './ipc/validate.ts';
 export * from './messages.ts';
 export * from './ring.ts';
 export * from './struct.ts';
+export * from './vcpu.ts';
 export * from './virtio.ts';

@@ -1,12 +1,14 @@
 import { BallastError, Bitmap, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import { toUint32, u32Bytes } from '../bulk.ts';
-import { type Message, PROTOCOL_VERSION } from '../messages.ts';
+import type { Message } from '../messages.ts';
 import { layoutHash } from './validate.ts';
 
 /**
  * The first message of each side. The host speaks first and says what it was built with; the guest
  * answers with the same and with what the machine is. Both refuse a peer of another build.
  */
+
+const PROTOCOL_VERSION = 1;
 
 export type Hello = Message<'hello'>;
 
