@@ -42,7 +42,6 @@ export class Hypervisor {
       {
         ramPages: hello.ram_pages,
         ram: ramOf(hello),
-        recordSizeBytes: hello.record_size,
         costs: config.costs,
         device: { ...config.device, acceptLateHints: config.plant.acceptLateHints },
       },

@@ -35,12 +35,19 @@ import {
   type BalloonDeviceOptions,
 } from './balloon/device.ts';
 
+/**
+ * A ring holds each chain once until it is used, so no more notifications can be under way than the
+ * device's rings have entries; their answers fit into one frame.
+ */
+const NOTIFICATIONS_UNDER_WAY_MAX = 1280;
+/** Far beyond any driver's work at one instant: the guest goes in circles. */
+const EXITS_AT_ONE_INSTANT_MAX = 1_000_000;
+
 export interface VmmOptions {
   /** Frame numbers are below this. */
   readonly ramPages: number;
   /** The frames that hold RAM. */
   readonly ram: Bitmap;
-  readonly recordSizeBytes: number;
   readonly costs: Costs;
   readonly device: Pick<BalloonDeviceOptions, 'freePageHint' | 'mustTellHost' | 'acceptLateHints'>;
 }
@@ -70,6 +77,9 @@ export class Vmm {
   /** Posted messages: they go out ahead of the next request. */
   #outbox: Message[] = [];
   #guestNow: Nanoseconds = 0;
+  #exitsAtOneInstant = 0;
+  /** Notifications whose `used` has not been posted yet. */
+  #notificationsUnderWay = 0;
   /** The guest said so at its last exit; 0 once something may have woken it. */
   #idleUntil: Nanoseconds = 0;
   /** Runs in the outbox: of a guest that was idle. */
@@ -208,6 +218,7 @@ export class Vmm {
         `the guest answered run with ${exit?.name ?? 'nothing'}: expected exit between ${this.#guestNow} and ${until} ns`,
       );
     }
+    this.#mustLetTimePass(exit.at_ns);
     this.#guestNow = exit.at_ns;
     this.#idleUntil = exit.idle_until_ns;
     this.now = Math.max(this.now, exit.at_ns);
@@ -220,6 +231,16 @@ export class Vmm {
       }
       this.#outbox.push(reply);
     }
+  }
+
+  /** Throws BallastError MESSAGE_UNEXPECTED when the guest would keep us at one instant for ever. */
+  #mustLetTimePass(exitAtNs: Nanoseconds): void {
+    this.#exitsAtOneInstant = exitAtNs > this.#guestNow ? 0 : this.#exitsAtOneInstant + 1;
+    if (this.#exitsAtOneInstant <= EXITS_AT_ONE_INSTANT_MAX) return;
+    throw new BallastError(
+      'MESSAGE_UNEXPECTED',
+      `the guest exited ${EXITS_AT_ONE_INSTANT_MAX} times at ${exitAtNs} ns and lets no time pass`,
+    );
   }
 
   /** An idle guest cannot answer with anything but the exit: it runs at the head of the next frame. */
@@ -237,6 +258,12 @@ export class Vmm {
         throw new BallastError('MESSAGE_UNEXPECTED', `${message.name} without a waiting vCPU`);
       }
       return;
+    }
+    if (++this.#notificationsUnderWay > NOTIFICATIONS_UNDER_WAY_MAX) {
+      throw new BallastError(
+        'MESSAGE_UNEXPECTED',
+        `avail: expected at most ${NOTIFICATIONS_UNDER_WAY_MAX} unanswered, the rings hold no more`,
+      );
     }
     this.#whenRunning(this.#handlingTimeOf(message), () => this.#handleAvail(message));
   }
@@ -269,6 +296,7 @@ export class Vmm {
     });
     await this.hintConsumer?.afterHints();
     this.#whenRunning(this.now + Math.round(costNs), () => {
+      this.#notificationsUnderWay--;
       this.#outbox.push(...used);
       for (const vector of irqVectors) this.#outbox.push({ name: 'irq', vector });
     });

@@ -20,7 +20,6 @@ export async function serveBalloonHost(start: Start & { role: 'host' }): Promise
     {
       ramPages: hello.ram_pages,
       ram: ramOf(hello),
-      recordSizeBytes: hello.record_size,
       costs: DEFAULT_COSTS,
       device: { freePageHint: true, mustTellHost: false, acceptLateHints: false },
     },
