@@ -1,0 +1,116 @@
+import { describe, expect, test } from 'vitest';
+import { HintOutcome } from '../../../../guest/balloon/hinting.ts';
+import { AllocStrategy } from '../../../../guest/hinting/alloc.ts';
+import { Bitmap, NS_PER_S } from '../../../../shared/index.ts';
+import { inProcess } from '../../../support/in-process.ts';
+import { bareKernel } from '../kernel/machine.ts';
+import { PlayedRound } from './round.ts';
+
+const RAM_PAGES = 16_384;
+const BLOCK_PAGES = 1024;
+const ZEROING = { initOnAlloc: true, initOnFree: false, pagePoison: false };
+
+function machine(mm?: typeof ZEROING) {
+  const bare = bareKernel({
+    ramPages: RAM_PAGES,
+    isFree: (pfn) => pfn >= BLOCK_PAGES,
+    ...(mm ? { mm } : {}),
+  });
+  const strategy = new AllocStrategy(bare.kernel);
+  const round = new PlayedRound(bare.kernel);
+  const freed: number[] = [];
+  const free = bare.mm.free.bind(bare.mm);
+  bare.mm.free = (pfn, order, cpu) => {
+    freed.push(pfn);
+    free(pfn, order, cpu);
+  };
+  const run = () => bare.run(() => strategy.run(round), NS_PER_S);
+  return { ...bare, strategy, round, freed, run };
+}
+
+describe('hinting by allocation', () => {
+  test('holds what it hints until the host says DONE', async () => {
+    const { guest, hypervisor } = await inProcess({ guest: { strategy: 'alloc' } });
+    const { vmm } = hypervisor;
+    await vmm.advanceTo(NS_PER_S);
+    const before = guest.mm.freePages();
+    expect(vmm.device.hintStart()).toBe(true);
+    await vmm.advanceFor(NS_PER_S);
+    const held = guest.strategy?.heldPages ?? 0;
+    expect(held).toBeGreaterThan(8 * BLOCK_PAGES);
+    expect(vmm.device.metrics.hints_accepted * BLOCK_PAGES).toBe(held);
+    vmm.device.hintStop();
+    await vmm.advanceFor(NS_PER_S);
+    expect([guest.strategy?.heldPages, guest.mm.freePages()]).toEqual([held, before - held]);
+    vmm.device.hintDone();
+    await vmm.advanceFor(NS_PER_S);
+    expect([guest.strategy?.heldPages, guest.mm.freePages()]).toEqual([0, before]);
+    expect(guest.audit()).toEqual([]);
+  });
+
+  test('stops at the first allocation that fails, and keeps what it has', () => {
+    const { mm, strategy, round, freed, run } = machine();
+    const before = mm.freePages();
+    run();
+    expect(mm.vmstat).toMatchObject({ alloc_failures: 1, allocstall: 0, kswapd_wakeups: 0 });
+    expect(round.hinted.length).toBeGreaterThan(8);
+    expect(new Set(round.hinted.map(({ pfn }) => pfn)).size).toBe(round.hinted.length);
+    expect(round.hinted.every(({ pageCount }) => pageCount === BLOCK_PAGES)).toBe(true);
+    expect(strategy.heldPages).toBe(round.hinted.length * BLOCK_PAGES);
+    expect([freed, mm.freePages()]).toEqual([[], before - strategy.heldPages]);
+  });
+
+  test('gives back the block for which there was no entry, and the one after the end', () => {
+    const { mm, strategy, round, freed, run } = machine();
+    const { QUEUED, FULL, ENDED } = HintOutcome;
+    round.outcomes = [QUEUED, FULL, FULL, QUEUED, ENDED];
+    const before = mm.freePages();
+    run();
+    const hinted = round.hinted.map(({ pfn }) => pfn);
+    expect([hinted.length, freed.length]).toEqual([2, 3]);
+    expect(strategy.heldPages).toBe(2 * BLOCK_PAGES);
+    expect(strategy.counters.held_pages_max).toBe(3 * BLOCK_PAGES);
+    expect(mm.freePages()).toBe(before - strategy.heldPages);
+    const heldSet = new Bitmap(RAM_PAGES);
+    strategy.writeHeldSet(heldSet);
+    for (let pfn = 0; pfn < RAM_PAGES; pfn++) {
+      const isHeld = hinted.some((first) => pfn >= first && pfn < first + BLOCK_PAGES);
+      if (strategy.holds(pfn) !== isHeld || heldSet.get(pfn) !== isHeld) expect.fail(`${pfn}`);
+    }
+  });
+
+  test('releases the block hinted last first', () => {
+    const { mm, strategy, round, freed, run } = machine();
+    round.limitBlocks = 4;
+    run();
+    strategy.release();
+    expect(freed).toEqual(round.hinted.map(({ pfn }) => pfn).reverse());
+    expect([strategy.heldPages, mm.audit()]).toEqual([0, []]);
+    strategy.release();
+    expect(freed.length).toBe(4);
+  });
+
+  test('allocates nothing in a round that is over before it begins', () => {
+    const { mm, round, run } = machine();
+    round.ended = true;
+    const before = mm.freePages();
+    run();
+    expect([round.hinted, mm.freePages(), mm.vmstat.alloc_failures]).toEqual([[], before, 0]);
+  });
+
+  test.each([
+    ['alone', undefined, false, 0, 0],
+    ['and for clearing', ZEROING, true, BLOCK_PAGES, 0],
+    ['and for clearing and the host faults of the first touch', ZEROING, false, 1024, 1024],
+  ])('pays for the allocation %s', (_what, mmOptions, touched, clearedPages, faults) => {
+    const { kernel, ram, scheduler, round, run } = machine(mmOptions);
+    if (touched) ram.untouched.clearAll();
+    round.limitBlocks = 2;
+    run();
+    const { allocNs, clearPageNs, hostFaultNs } = kernel.costs;
+    const blockNs = allocNs + clearedPages * clearPageNs + faults * hostFaultNs;
+    expect(scheduler.kthreadCpuNs).toBe(2 * blockNs);
+    // A block counts as hinted once it is cleared.
+    expect(round.hinted.map(({ recordedAtNs }) => recordedAtNs)).toEqual([blockNs, 2 * blockNs]);
+  });
+});
