@@ -49,7 +49,7 @@ export interface BalloonDeviceHooks {
   post(message: Message): void;
   /** A hint of the current round; see `HintSink`. */
   readonly onHint: HintSink;
-  /** The driver wrote `actual`. */
+  /** The driver changed `actual`. */
   onActual?(pages: number): void;
   /** True: inflate must not discard now (another user relies on the backing). */
   discardInhibited?(): boolean;
@@ -271,6 +271,7 @@ export class BalloonDevice {
       this.#poisonVal = write.value;
       return true;
     }
+    if (write.value === this.#actualPages) return true;
     this.#actualPages = write.value;
     this.#hooks.onActual?.(write.value);
     return true;

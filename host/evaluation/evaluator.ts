@@ -31,6 +31,7 @@ export class Evaluator implements MigrationObserver {
   /** Hinted since the last look at the guest: pairs of first frame and count. */
   #pending: number[] = [];
   #startCounters: Readonly<Record<string, number>> = {};
+  #startLatePages = 0;
 
   constructor(vmm: Vmm, onProgress: (sentPages: number, remainingPages: number) => void) {
     this.#vmm = vmm;
@@ -40,6 +41,7 @@ export class Evaluator implements MigrationObserver {
   /** Before the migration: counters are reported as what it added. */
   async begin(): Promise<void> {
     this.#startCounters = await guestStatistics(this.#vmm);
+    this.#startLatePages = this.#vmm.device.metrics.hint_pages_late;
   }
 
   async roundStarted(): Promise<void> {
@@ -88,14 +90,14 @@ export class Evaluator implements MigrationObserver {
     const total = (name: string): number => counters[name] ?? 0;
     const added = (name: string): number => total(name) - (this.#startCounters[name] ?? 0);
     const recorded = added('hint_recorded_pages');
-    const holds = total('lock_holds');
+    const holds = added('lock_holds');
     return {
       migration: figures,
       hints: {
         rounds: this.#roundCount,
         blocks: precopy.ledger.blocks,
         pages: precopy.ledger.pages,
-        late_pages: vmm.device.metrics.hint_pages_late,
+        late_pages: vmm.device.metrics.hint_pages_late - this.#startLatePages,
         stale_pages: this.#usedPages - this.#freeAtUsePages,
         precision_at_record: ratio(added('hint_recorded_free_pages'), recorded),
         precision_at_use: ratio(this.#freeAtUsePages, this.#usedPages),
@@ -110,7 +112,7 @@ export class Evaluator implements MigrationObserver {
       lost: await this.#histories(precopy, lost.slice(0, LOST_TOLD_MAX)),
       lock: {
         max_hold_ns: total('lock_hold_ns_max'),
-        mean_hold_ns: holds > 0 ? Math.round(total('lock_hold_ns_total') / holds) : 0,
+        mean_hold_ns: holds > 0 ? Math.round(added('lock_hold_ns_total') / holds) : 0,
         max_nodes: total('lock_nodes_max'),
       },
       guest: {
@@ -128,16 +130,20 @@ export class Evaluator implements MigrationObserver {
     return ratio(round.hinted.countAnd(round.freeAtStart), round.freeAtStart.count());
   }
 
-  /** Every page that somebody uses must be the same on both sides. */
+  /**
+   * Every page that somebody uses must be the same on both sides. Nobody uses a page in the balloon:
+   * the source discarded it, and an older copy at the destination is as good (§5.5.6).
+   */
   async #verify(precopy: Precopy, free: Bitmap): Promise<Pfn[]> {
     const lost: Pfn[] = [];
     const { ram, ramPages } = this.#vmm.options;
+    const { inflatedPages } = this.#vmm.device;
     for (let first = 0; first < ramPages; first += VERIFY_CHUNK_PAGES) {
       const count = Math.min(VERIFY_CHUNK_PAGES, ramPages - first);
       const source = await this.#vmm.readRecords(Uint32Array.of(first, count));
       for (let i = 0; i < count; i++) {
         const pfn = first + i;
-        if (!ram.get(pfn) || free.get(pfn)) continue;
+        if (!ram.get(pfn) || free.get(pfn) || inflatedPages.get(pfn)) continue;
         if (source[i] !== precopy.destination.tags[pfn]) lost.push(pfn);
       }
     }
