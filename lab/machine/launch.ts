@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { resolve } from 'node:path';
@@ -58,21 +58,29 @@ export async function launch(options: LaunchOptions = {}, entries?: Entries): Pr
   const folder = options.listen ? null : await mkdtemp(`${tmpdir()}/ballast-`);
   const address = options.listen ?? { kind: 'unix', path: `${folder}/guest.sock` };
   const control = new Control(options.onProgress ?? (() => {}), entries);
+  // A host that ends while it listens leaves its socket file behind; one of ours, from `bound` on.
+  let socketFile: string | null = null;
+  const removeSocket = () => {
+    if (socketFile) rmSync(socketFile, { force: true });
+    if (folder) removeFolder(folder);
+  };
   const withdraw = onExit(() => {
     control.kill();
-    if (folder) removeFolder(folder);
+    removeSocket();
   });
   const dispose = async () => {
     await control.stop();
-    if (folder) removeFolder(folder);
+    removeSocket();
     withdraw();
   };
   try {
     const bound = await control.call('listen', hostConfig(options, address));
+    if (bound.kind === 'unix') socketFile = bound.path;
     if (options.onListening) options.onListening(bound, guest);
     else control.startGuest().send({ connect: bound, config: guest } as never);
     const hello = await control.call('accept', null);
     // The connection outlives its name, so nothing can be left behind from here on.
+    socketFile = null;
     if (folder) removeFolder(folder);
     return new Machine(
       control,
