@@ -11,4 +11,10 @@ if (existsSync(source)) {
   entry = source;
 }
 const { main } = await import(entry.href);
-process.exitCode = await main(process.argv);
+try {
+  process.exitCode = await main(process.argv);
+} catch (error) {
+  // A fault of our own is no failed expectation, which is what Node's own status 1 would say.
+  process.stderr.write(`${error instanceof Error ? error.stack : error}\n`);
+  process.exitCode = 3;
+}
