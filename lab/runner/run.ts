@@ -18,7 +18,7 @@ export interface RunOptions {
   readonly onProgress?: (strategy: StrategyName, progress: Progress) => void;
   /** For a guest started by hand. */
   readonly launch?: Pick<LaunchOptions, 'listen' | 'onListening'>;
-  /** Ends the runs that have not begun, when one failed. */
+  /** Starts the machines; `launch` by default. */
   readonly launcher?: (options: LaunchOptions) => Promise<Machine>;
 }
 
@@ -58,9 +58,6 @@ export async function runScenario(scenario: Scenario, options: RunOptions = {}):
 }
 
 /** What a machine of this scenario is launched with. */
-/** Recordings end some ten milliseconds after the recorded migration did. */
-const NOTEWORTHY_NS = 200 * NS_PER_MS;
-
 export function launchOptionsOf(scenario: Scenario, strategy: StrategyName): LaunchOptions {
   return {
     ...(scenario.recording ? { recording: scenario.recording } : {}),
@@ -164,6 +161,9 @@ async function runStep(
   }
 }
 
+/** Recordings end some ten milliseconds after the recorded migration did. */
+const NOTEWORTHY_NS = 200 * NS_PER_MS;
+
 /** A migration that outlives its recording was predicted for a guest that does nothing any more. */
 function replayNotes(machine: Machine): string[] {
   const beyondNs = machine.nowNs - (machine.replayEndNs ?? machine.nowNs);
@@ -207,11 +207,18 @@ function toRun(
   };
 }
 
-/** A guest with another kernel option, or on another link, is not the one that was measured. */
+/**
+ * A guest with another kernel option, on another link, with a balloon, or migrated at another moment
+ * is not the one that was measured.
+ */
 function isAsRecorded(scenario: Scenario, recording: RecordingFacts): boolean {
   const { mm, steps } = scenario;
-  const params = steps.findLast((step) => step.kind === 'migrate')?.params;
+  const migrations = steps.filter((step) => step.kind === 'migrate');
+  const params = migrations.at(-1)?.params;
   return (
+    migrations.length === 1 &&
+    steps.some(({ kind }) => kind === 'waitUntilMigrateAt') &&
+    !steps.some(({ kind }) => kind === 'inflate' || kind === 'deflate') &&
     mm.initOnAlloc === recording.mm.initOnAlloc &&
     mm.initOnFree === recording.mm.initOnFree &&
     mm.pagePoison === recording.mm.pagePoison &&
