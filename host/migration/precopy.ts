@@ -109,7 +109,7 @@ export class Precopy {
         vmm.device.hintDone();
         return this.#report('cancelled', startNs, setupNs, 0);
       }
-      await this.#iterate(Number.POSITIVE_INFINITY);
+      await this.#iterate();
       await this.#limitRate();
     }
     const stoppedNs = vmm.now;
@@ -169,10 +169,10 @@ export class Precopy {
   }
 
   /** ram_save_iterate: send until the window is full, 50 ms are over, or nothing is left. */
-  async #iterate(leftBytes: number): Promise<void> {
+  async #iterate(): Promise<void> {
     const startNs = this.#vmm.now;
     for (;;) {
-      const windowLeft = Math.min(leftBytes, this.#windowLimitBytes - this.#windowBytes);
+      const windowLeft = this.#windowLimitBytes - this.#windowBytes;
       if (windowLeft < 0) break;
       if (this.#bitmap.dirtyPages === 0) {
         // The pass is over, and what is left of it is the firmware's.

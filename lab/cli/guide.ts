@@ -12,7 +12,7 @@ What the figures mean (docs/result-format.md defines each):
   normal, duplicate   pages sent with content, pages sent as "all zero", as query-migrate counts
   skipped, re-sent    pages that a hint kept out of the stream; skipped, then dirtied and sent after all
   efficiency          saved bytes, as a share of what perfect knowledge would save (needs none and oracle)
-  recall              share of the free pages that was hinted, per round
+  recall              share of the free pages that the first round hinted
   precise, at use     share of hinted pages that were free when recorded, and when the host used the hint
   stale, late         reallocated before the host used the hint; arrived after its round had ended
   wasted              pages sent with content although they were free when the migration ended
