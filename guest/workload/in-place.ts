@@ -34,7 +34,8 @@ export class InPlaceDirty implements Workload {
     this.#options = options;
     this.#ram = machine.ram;
     this.#prng = machine.prng;
-    this.#gapNs = NS_PER_S / options.pagesPerSecond;
+    // A rate of next to nothing must stay a number: 0 times infinity is none.
+    this.#gapNs = Math.min(NS_PER_S / options.pagesPerSecond, Number.MAX_SAFE_INTEGER);
     this.#live = new Uint32Array(options.frameCount);
     this.#indexOf = new Int32Array(options.frameCount).fill(-1);
   }
