@@ -41,9 +41,13 @@ export function evaluate(run: Run, checks: readonly PendingCheck[]): Run['expect
   );
 }
 
-/** True when nothing failed: no lost page, every expectation holds. */
+/** True when nothing failed: no lost page, no problem found by an audit, every expectation holds. */
 export function isGood(run: Run): boolean {
-  return (run.memory?.lost_pages ?? 0) === 0 && run.expectations.every(({ holds }) => holds);
+  return (
+    (run.memory?.lost_pages ?? 0) === 0 &&
+    run.audit_problems.length === 0 &&
+    run.expectations.every(({ holds }) => holds)
+  );
 }
 
 function holds(value: number, bound: Bound): boolean {

@@ -147,7 +147,7 @@ async function runStep(
     }
     case 'migrate':
       trail.report = await machine.migrate(step.params);
-      trail.notes.push(...replayNotes(machine));
+      trail.notes.push(...migrationNotes(trail.report), ...replayNotes(machine));
       return;
     case 'verify':
       trail.problems.push(...(await machine.verify()));
@@ -159,6 +159,13 @@ async function runStep(
       return;
     }
   }
+}
+
+/** Without a switchover there is no destination to compare with. */
+function migrationNotes({ migration }: MigrationReport): string[] {
+  if (migration.status === 'completed') return [];
+  const seconds = Math.round(migration.total_ms / 1000);
+  return [`migration ${migration.status} after ${seconds} s: no page of it was verified`];
 }
 
 /** Recordings end some ten milliseconds after the recorded migration did. */
