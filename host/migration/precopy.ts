@@ -304,7 +304,7 @@ export class Precopy {
     const first = gpaToPfn(hint.gpa);
     const pageCount = Math.floor(hint.sizeBytes / PAGE_SIZE_BYTES);
     const { bits } = this.#bitmap;
-    // QEMU ≥ 6.1 clears here, not when the id was issued: docs/decisions tell what that can lose.
+    // QEMU ≥ 6.1 clears here, not when the id was issued: docs/decisions/005 says what that can lose.
     this.#clearLogOf(first, pageCount);
     let skippedPages = 0;
     for (

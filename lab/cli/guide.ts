@@ -3,7 +3,7 @@
 const EXIT_STATUSES = `
 Exit status:
   0  done, every expectation holds
-  1  an expectation failed or a page was lost
+  1  an expectation failed, a page was lost or an audit found a problem
   2  bad input: one line on stderr says where and what was expected
   3  a process died or the channel between them broke`;
 
