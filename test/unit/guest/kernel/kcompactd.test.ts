@@ -125,7 +125,6 @@ describe('proactive compaction', () => {
     const from = movable.moves.map(([pfn]) => pfn);
     expect(from.slice(0, 128)).toEqual(Array.from({ length: 128 }, (_, i) => 4 * i));
     expect(from.length > 128).toBe(goesOn);
-    expect(fragmentationScore(mm.zones[0]!)).toBeLessThanOrEqual(80);
     expect(mm.freePages()).toBe(freePages);
     expect(mm.audit()).toEqual([]);
   });
