@@ -11,7 +11,7 @@ import {
   featureWords,
   type Message,
 } from '../../protocol/index.ts';
-import { assert } from '../../shared/index.ts';
+import { assert, BallastError } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Kthread } from '../kernel/kthread.ts';
 import { RingReader } from './ring-reader.ts';
@@ -196,8 +196,12 @@ export class ChannelTransport implements VirtioTransport {
 
   *#access<N extends ReplyName>(message: Message, expected: N): Kthread<Message<N>> {
     const reply = yield { kind: 'access', message };
-    // The link has matched replies to requests already: another kind here is our own mistake.
-    assert(reply?.name === expected, `a ${message.name} is answered by ${expected}`);
+    if (reply?.name !== expected) {
+      throw new BallastError(
+        'MESSAGE_UNEXPECTED',
+        `the host answered ${message.name} with ${reply?.name ?? 'nothing'}, expected ${expected}`,
+      );
+    }
     return reply as Message<N>;
   }
 }
