@@ -161,10 +161,20 @@ export class Replay implements Workload, MovablePages {
         actual = substitute;
       }
     }
-    if (this.#mm.isFree(actual)) {
-      this.counters.replay_stale_frees++;
+    const pageCount = 1 << order;
+    if (actual % pageCount === 0 && this.#mm.pages.areAll(actual, order, false)) {
+      this.#release(actual, order, cpu);
       return;
     }
+    this.counters.replay_stale_frees++;
+    // Where events were lost, a part of a block may be free already, or its frame another's.
+    if (order === 0 || actual !== pfn) return;
+    for (let i = pfn; i < pfn + pageCount; i++) {
+      if (!this.#mm.isFree(i)) this.#release(i, 0, cpu);
+    }
+  }
+
+  #release(actual: Pfn, order: number, cpu: number): void {
     if (order === 0) {
       this.#setUserPage(actual, false);
       if (this.#tables.get(actual)) {
