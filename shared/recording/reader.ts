@@ -49,7 +49,16 @@ export function readRecording(path: string): Recording {
     }
     throw new BallastError('BAD_INPUT', `${path}: cannot be read (${code})`);
   }
-  return decodeRecording(bytes, path);
+  const recording = decodeRecording(bytes, path);
+  mustBePartition(recording.start, path);
+  return recording;
+}
+
+/** A frame has one state at the start: the allocator that adopts it relies on that. */
+function mustBePartition({ free, onPcp, reserved, noPage }: StartState, source: string): void {
+  const shared = free.countAnd(onPcp) + free.countAnd(reserved) + onPcp.countAnd(reserved);
+  if (shared + noPage.countAndNot(reserved) === 0) return;
+  throw malformed(source, 'each frame free, on a per-CPU list or reserved', 'some twice');
 }
 
 /** `source` is the name that messages give. Throws BallastError RECORDING_MALFORMED. */
