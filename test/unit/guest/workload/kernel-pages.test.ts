@@ -90,6 +90,8 @@ describe('the working set', () => {
     ]);
     tiny.start.reserved.setRange(0, 512);
     tiny.start.onPcp.setRange(512, 256);
+    // The free frames of this machine hold data.
+    tiny.start.zero.clearAll();
     tiny.start.zero.setRange(768, 128);
     const allowed = (pfn: number) =>
       (pfn >= 896 && pfn < 1024) || (pfn >= 2048 && pfn < 2560) || pfn >= 3584;
