@@ -26,7 +26,8 @@ export interface StartFacts {
 export function deriveStartState(facts: StartFacts): StartState {
   const { flags, zeroAtMigrate, freshBoot } = facts;
   const free = flags.select(Kpf.BUDDY);
-  const { onPcp, touched } = scanEvents(facts, free);
+  const reserved = flags.select(Kpf.RESERVED, Kpf.NOPAGE, Kpf.HWPOISON);
+  const { onPcp, touched } = scanEvents(facts, free, reserved);
   const zero = new Bitmap(flags.frameCount);
   const neverTouched = new Bitmap(flags.frameCount);
   for (let pfn = 0; pfn < flags.frameCount; pfn++) {
@@ -43,7 +44,7 @@ export function deriveStartState(facts: StartFacts): StartState {
   return {
     free,
     onPcp,
-    reserved: flags.select(Kpf.RESERVED, Kpf.NOPAGE, Kpf.HWPOISON),
+    reserved,
     noPage: flags.select(Kpf.NOPAGE),
     zero,
     neverTouched,
@@ -52,7 +53,11 @@ export function deriveStartState(facts: StartFacts): StartState {
 }
 
 /** `touched`: by any event before the dump of the memory. */
-function scanEvents(facts: StartFacts, free: Bitmap): { onPcp: Bitmap; touched: Bitmap } {
+function scanEvents(
+  facts: StartFacts,
+  free: Bitmap,
+  reserved: Bitmap,
+): { onPcp: Bitmap; touched: Bitmap } {
   const { events, migrateAtNs, flags } = facts;
   const onPcp = new Bitmap(flags.frameCount);
   const touched = new Bitmap(flags.frameCount);
@@ -65,7 +70,9 @@ function scanEvents(facts: StartFacts, free: Bitmap): { onPcp: Bitmap; touched: 
       if (beforeDump) touched.set(pfn);
       if (seen.get(pfn)) continue;
       seen.set(pfn);
-      if (events.kind[i] === EventKind.ALLOC && !free.get(pfn)) onPcp.set(pfn);
+      // A reserved frame that is allocated was given to the allocator without a trace of it.
+      const isKnown = free.get(pfn) || reserved.get(pfn);
+      if (events.kind[i] === EventKind.ALLOC && !isKnown) onPcp.set(pfn);
     }
   }
   return { onPcp, touched };
