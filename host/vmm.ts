@@ -99,6 +99,7 @@ export class Vmm {
         ...BALLOON_DEVICE_DEFAULTS,
         ...options.device,
         ramPages: options.ramPages,
+        ram: options.ram,
         costs: options.costs,
       },
       {
@@ -222,15 +223,18 @@ export class Vmm {
     this.#guestNow = exit.at_ns;
     this.#idleUntil = exit.idle_until_ns;
     this.now = Math.max(this.now, exit.at_ns);
-    const access = exit.reason === ExitReason.ACCESS ? frame.at(-2) : undefined;
-    for (const message of frame.slice(0, access ? -2 : -1)) this.#take(message);
-    if (access) {
-      const reply = this.device.handle(access);
-      if (!reply) {
-        throw new BallastError('MESSAGE_UNEXPECTED', `the guest waits for ${access.name}`);
-      }
-      this.#outbox.push(reply);
+    const waits = exit.reason === ExitReason.ACCESS;
+    for (const message of frame.slice(0, waits ? -2 : -1)) this.#take(message);
+    if (waits) this.#answerAccess(frame.at(-2));
+  }
+
+  #answerAccess(access: Message | undefined): void {
+    const reply = access && this.device.handle(access);
+    if (!reply) {
+      const found = access?.name ?? 'nothing';
+      throw new BallastError('MESSAGE_UNEXPECTED', `the guest waits for an answer to ${found}`);
     }
+    this.#outbox.push(reply);
   }
 
   /** Throws BallastError MESSAGE_UNEXPECTED when the guest would keep us at one instant for ever. */

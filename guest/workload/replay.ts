@@ -127,7 +127,7 @@ export class Replay implements Workload, MovablePages {
   #alloc(pfn: Pfn, order: number, gfpClass: number, cpu: number): void {
     // The recorded driver's own allocations are what the strategies here stand for.
     if (this.#isHintClass[gfpClass]) {
-      this.#substitutes.set(pfn, DROPPED);
+      this.#substitute(pfn, DROPPED);
       return;
     }
     const gfp = this.#gfps[gfpClass]!;
@@ -136,13 +136,14 @@ export class Replay implements Workload, MovablePages {
       actual = this.#mm.alloc(order, gfp, cpu % this.#vcpus);
       if (actual < 0) {
         this.counters.replay_failed++;
-        this.#substitutes.set(pfn, DROPPED);
+        for (let i = 0; i < 1 << order; i++) this.#substitute(pfn + i, DROPPED);
         return;
       }
       this.counters.replay_substituted++;
-      this.#substitute(pfn, actual);
+      // Page by page: a block may be freed in parts.
+      for (let i = 0; i < 1 << order; i++) this.#substitute(pfn + i, actual + i);
     } else if (this.#substitutes.size > 0) {
-      this.#substitutes.delete(pfn);
+      for (let i = 0; i < 1 << order; i++) this.#forget(pfn + i);
     }
     for (let i = 0; i < 1 << order; i++) this.#ram.write(actual + i);
     this.#writeStructPage(actual);
@@ -151,27 +152,40 @@ export class Replay implements Workload, MovablePages {
   }
 
   #free(pfn: Pfn, order: number, cpu: number): void {
-    let actual = pfn;
-    if (this.#substitutes.size > 0) {
-      const substitute = this.#substitutes.get(pfn);
-      if (substitute !== undefined) {
-        this.#substitutes.delete(pfn);
-        this.#recordedOf.delete(substitute);
-        if (substitute === DROPPED) return;
-        actual = substitute;
-      }
-    }
+    if (this.#substitutes.size > 0 && this.#freeSubstitute(pfn, order, cpu)) return;
     const pageCount = 1 << order;
-    if (actual % pageCount === 0 && this.#mm.pages.areAll(actual, order, false)) {
-      this.#release(actual, order, cpu);
+    if (pfn % pageCount === 0 && this.#mm.pages.areAll(pfn, order, false)) {
+      this.#release(pfn, order, cpu);
       return;
     }
     this.counters.replay_stale_frees++;
-    // Where events were lost, a part of a block may be free already, or its frame another's.
-    if (order === 0 || actual !== pfn) return;
+    // Where events were lost, a part of a block may be free already.
+    if (order === 0) return;
     for (let i = pfn; i < pfn + pageCount; i++) {
       if (!this.#mm.isFree(i)) this.#release(i, 0, cpu);
     }
+  }
+
+  /** True: the recorded block is not where it was recorded, and what stands for it was dealt with. */
+  #freeSubstitute(pfn: Pfn, order: number, cpu: number): boolean {
+    const actual = this.#substitutes.get(pfn);
+    if (actual === undefined) {
+      // The frame stands for another page: what is freed here had never come to be.
+      if (order > 0 || !this.#recordedOf.has(pfn)) return false;
+      this.counters.replay_stale_frees++;
+      return true;
+    }
+    let together = true;
+    for (let i = 1; i < 1 << order && actual !== DROPPED; i++) {
+      together &&= this.#substitutes.get(pfn + i) === actual + i;
+    }
+    if (!together) {
+      for (let i = 0; i < 1 << order; i++) this.#free(pfn + i, 0, cpu);
+      return true;
+    }
+    for (let i = 0; i < 1 << order; i++) this.#forget(pfn + i);
+    if (actual !== DROPPED) this.#release(actual, order, cpu);
+    return true;
   }
 
   #release(actual: Pfn, order: number, cpu: number): void {
@@ -202,7 +216,14 @@ export class Replay implements Workload, MovablePages {
 
   #substitute(recorded: Pfn, actual: Pfn): void {
     this.#substitutes.set(recorded, actual);
-    this.#recordedOf.set(actual, recorded);
+    if (actual !== DROPPED) this.#recordedOf.set(actual, recorded);
+  }
+
+  #forget(recorded: Pfn): void {
+    const actual = this.#substitutes.get(recorded);
+    if (actual === undefined) return;
+    this.#substitutes.delete(recorded);
+    this.#recordedOf.delete(actual);
   }
 
   #setUserPage(pfn: Pfn, live: boolean): void {

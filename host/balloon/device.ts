@@ -17,7 +17,7 @@ import {
   queueIndices,
   u32Bytes,
 } from '../../protocol/index.ts';
-import { assert, type Bitmap, type Costs, type Nanoseconds } from '../../shared/index.ts';
+import { assert, Bitmap, type Costs, type Nanoseconds } from '../../shared/index.ts';
 import { VirtioDevice } from '../virtio/device.ts';
 import { AvailCursor, type DeviceQueue } from '../virtio/queue.ts';
 import { decodeConfigWrite, encodeConfig } from './config.ts';
@@ -26,7 +26,10 @@ import { InflatedSet, RangeBuilder } from './inflate.ts';
 import { type BalloonMetrics, countViolation, newBalloonMetrics } from './metrics.ts';
 
 export interface BalloonDeviceOptions {
+  /** Frame numbers are below this. */
   readonly ramPages: number;
+  /** The frames that hold RAM; default: all. */
+  readonly ram?: Bitmap;
   readonly costs: Costs;
   readonly freePageHint: boolean;
   readonly mustTellHost: boolean;
@@ -81,6 +84,7 @@ export class BalloonDevice {
   readonly #offered: FeatureSet;
   readonly #hinting: HintStateMachine;
   readonly #inflated: InflatedSet;
+  readonly #ramPageCount: number;
   readonly #entered = new RangeBuilder();
   readonly #cursor = new AvailCursor();
   /** Queue names by index: known once the features are, if numbering depends on them. */
@@ -97,7 +101,9 @@ export class BalloonDevice {
     if (options.freePageHint) features.push(BalloonFeature.FREE_PAGE_HINT);
     this.#offered = featureMask(...features);
     this.#hinting = new HintStateMachine(options, this.metrics, hooks.onHint);
-    this.#inflated = new InflatedSet(options.ramPages, this.metrics);
+    const ram = options.ram ?? allOf(options.ramPages);
+    this.#ramPageCount = ram.count();
+    this.#inflated = new InflatedSet(ram, this.metrics);
     this.#nameQueues(this.#offered);
     this.virtio = new VirtioDevice(
       {
@@ -152,7 +158,7 @@ export class BalloonDevice {
   /** Change the target; clamped to guest memory. */
   setTarget(pages: number): void {
     assert(Number.isInteger(pages) && pages >= 0, 'a balloon target is a whole number of pages');
-    const target = Math.min(pages, this.#options.ramPages);
+    const target = Math.min(pages, this.#ramPageCount);
     if (target === this.#targetPages) return;
     this.#targetPages = target;
     this.virtio.configChanged();
@@ -294,4 +300,10 @@ export class BalloonDevice {
       if (index !== null) this.#queueNames[index] = name;
     }
   }
+}
+
+function allOf(pageCount: number): Bitmap {
+  const all = new Bitmap(pageCount);
+  all.setAll();
+  return all;
 }

@@ -43,12 +43,13 @@ export class RangeBuilder {
 export class InflatedSet {
   /** One bit per page that is in the balloon. */
   readonly bits: Bitmap;
-  readonly #ramPages: number;
+  readonly #ram: Bitmap;
   readonly #metrics: BalloonMetrics;
 
-  constructor(ramPages: number, metrics: BalloonMetrics) {
-    this.bits = new Bitmap(ramPages);
-    this.#ramPages = ramPages;
+  /** `ram`: the frames that hold RAM. */
+  constructor(ram: Bitmap, metrics: BalloonMetrics) {
+    this.bits = new Bitmap(ram.bitCount);
+    this.#ram = ram;
     this.#metrics = metrics;
   }
 
@@ -91,7 +92,7 @@ export class InflatedSet {
   }
 
   #isRam(pfn: number): boolean {
-    if (pfn < this.#ramPages) return true;
+    if (pfn < this.#ram.bitCount && this.#ram.get(pfn)) return true;
     countViolation(this.#metrics, 'bad_pfns');
     return false;
   }

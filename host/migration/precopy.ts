@@ -35,8 +35,12 @@ const EOS_BYTES = 8;
  */
 const FIRMWARE_PAGES = 130;
 const FIRMWARE_DATA_PAGES = 48;
-/** A guest that dirties faster than the link carries never converges; somebody cancels then. */
+/**
+ * A guest that dirties faster than the link carries never converges, and somebody cancels: here after
+ * ten minutes, or after so many times what its memory takes on a link of that bandwidth.
+ */
 const GIVE_UP_NS = 600 * NS_PER_S;
+const GIVE_UP_PASSES = 3;
 
 /** Who watches a migration without being part of it: evaluation, progress. */
 export interface MigrationObserver {
@@ -104,8 +108,10 @@ export class Precopy {
     const setupNs = vmm.now - startNs;
     vmm.emit('MIGRATION', { status: 'active' });
     this.#windowStartNs = vmm.now;
+    const passNs = (this.#pendingBytes * NS_PER_S) / this.#params.bandwidthBytesPerS;
+    const giveUpNs = Math.max(GIVE_UP_NS, GIVE_UP_PASSES * passNs);
     while (!(await this.#converged())) {
-      if (vmm.now - startNs > GIVE_UP_NS) {
+      if (vmm.now - startNs > giveUpNs) {
         vmm.device.hintDone();
         return this.#report('cancelled', startNs, setupNs, 0);
       }

@@ -112,9 +112,15 @@ const step = z.preprocess(
   }),
 );
 
+/** 10 s: far beyond any operation, and sums of them stay exact. */
+const COST_NS_MAX = 10_000_000_000;
+
 const costs = z.strictObject(
   Object.fromEntries(
-    Object.keys(DEFAULT_COSTS).map((name) => [name, z.int().nonnegative().optional()]),
+    Object.keys(DEFAULT_COSTS).map((name) => [
+      name,
+      z.int().nonnegative().max(COST_NS_MAX).optional(),
+    ]),
   ),
 );
 

@@ -63,8 +63,8 @@ export function serveGuest(socket: Socket, handler: GuestHandler, facts: GuestFa
 }
 
 /** The host's end of a connected socket. Call `hostHello` on it first. */
-export function hostLink(socket: Socket): GuestLink {
-  return new SocketLink(socket);
+export function hostLink(socket: Socket, replyTimeoutMs = REPLY_TIMEOUT_MS): GuestLink {
+  return new SocketLink(socket, replyTimeoutMs);
 }
 
 /** Host and guest in one process: no socket, the same encoding and checks. */
@@ -133,6 +133,12 @@ class GuestSession {
   }
 }
 
+/**
+ * A guest that does not answer for so long is given up: nothing it is asked takes minutes, unless
+ * its process is stopped or in a loop.
+ */
+const REPLY_TIMEOUT_MS = 300_000;
+
 interface Waiter {
   resolve(messages: Message[]): void;
   reject(error: BallastError): void;
@@ -142,8 +148,10 @@ class SocketLink implements GuestLink {
   readonly #frames: FrameSocket;
   #waiting: Waiter[] = [];
   #leaving = false;
+  #answerCount = 0;
 
-  constructor(socket: Socket) {
+  constructor(socket: Socket, replyTimeoutMs: number) {
+    this.#watch(replyTimeoutMs);
     this.#frames = new FrameSocket(socket, {
       peer: 'guest',
       bins: 'copy',
@@ -180,7 +188,24 @@ class SocketLink implements GuestLink {
     await this.#frames.closed;
   }
 
+  /** One timer for the whole session: an exchange must not cost one of its own. */
+  #watch(replyTimeoutMs: number): void {
+    let seen = -1;
+    const timer = setInterval(() => {
+      const stuck = this.#waiting.length > 0 && seen === this.#answerCount;
+      seen = this.#waiting.length > 0 ? this.#answerCount : -1;
+      if (!stuck) return;
+      const seconds = replyTimeoutMs / 1000;
+      this.#frames.fail(
+        new BallastError('PEER_CLOSED', `the guest did not answer for ${seconds} s`),
+      );
+    }, replyTimeoutMs);
+    timer.unref();
+    queueMicrotask(() => void this.#frames.closed.then(() => clearInterval(timer)));
+  }
+
   #answered(messages: Message[]): void {
+    this.#answerCount++;
     if (messages.at(-1)?.name === 'bye') {
       this.#frames.finish();
       return;

@@ -152,4 +152,36 @@ describe('a replay that was held up', () => {
   test('makes the delay good by sleeping less', () => {
     expect(times(1_000_000)).toEqual([1_000_000, 1_050_000, 1_100_000, 5_000_000, 9_000_000]);
   });
+
+  test('frees a substituted block in parts, whatever stands in the recorded frames by then', () => {
+    const { mm, replay } = machine([
+      { atNs: 0, kind: 'alloc', pfn: 3008, order: 3 },
+      { atNs: 10, kind: 'free', pfn: 3008, order: 1 },
+      { atNs: 20, kind: 'free', pfn: 3010, order: 1 },
+      { atNs: 30, kind: 'free', pfn: 3012, order: 2 },
+    ]);
+    // Somebody holds frames in the middle of the recorded block for the whole time.
+    expect(mm.allocExact(3010, 1, Gfp.GFP_KERNEL)).toBe(true);
+    const before = mm.freePages();
+    replay.advance(0, 0);
+    expect([replay.counters.replay_substituted, mm.freePages()]).toEqual([1, before - 8]);
+    replay.advance(0, 20);
+    expect([mm.freePages(), mm.isFree(3010)]).toEqual([before - 4, false]);
+    replay.advance(0, 30);
+    expect([mm.freePages(), mm.isFree(3010), mm.audit()]).toEqual([before, false, []]);
+    expect(replay.counters.replay_stale_frees).toBe(0);
+  });
+
+  test('leaves a substitute alone when the frame that it took is freed by the recording', () => {
+    const { mm, replay } = machine([
+      { atNs: 0, kind: 'alloc', pfn: 3000 },
+      { atNs: 20, kind: 'free', pfn: 3000 },
+    ]);
+    expect(mm.allocExact(3000, 0, Gfp.GFP_KERNEL)).toBe(true);
+    const before = mm.freePages();
+    replay.advance(0, 0);
+    expect(mm.freePages()).toBe(before - 1);
+    replay.advance(0, 20);
+    expect([mm.freePages(), mm.isFree(3000)]).toEqual([before, false]);
+  });
 });

@@ -12,7 +12,7 @@ import {
   u16Bytes,
   u32Bytes,
 } from '../../../../protocol/index.ts';
-import { DEFAULT_COSTS } from '../../../../shared/index.ts';
+import { Bitmap, DEFAULT_COSTS } from '../../../../shared/index.ts';
 
 const RAM_PAGES = 1024;
 const INFLATE = 0;
@@ -364,4 +364,15 @@ describe('configuration', () => {
     const { handle } = make({ numbering });
     expect(handle({ name: 'getQueue', index })).toMatchObject({ max_size: 1024 });
   });
+});
+
+test('a hole below 4 GiB is not RAM: its frames are bad PFNs, and no target asks for them', () => {
+  const ram = new Bitmap(RAM_PAGES);
+  ram.setRange(0, 100);
+  const { device, send, discards } = make({ ram });
+  device.setTarget(RAM_PAGES);
+  expect(device.targetPages).toBe(100);
+  send(INFLATE, { out: pfns(99, 100) });
+  expect([device.metrics.bad_pfns, device.metrics.inflated_pfns]).toEqual([1, 1]);
+  expect(discards()).toEqual([99, 1]);
 });

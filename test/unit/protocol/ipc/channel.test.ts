@@ -353,3 +353,20 @@ describe('an address', () => {
     socket.destroy();
   });
 });
+
+test('a guest that does not answer is given up', async () => {
+  const { accepted, connected } = await socketPair();
+  connected.resume();
+  const link = hostLink(accepted, 60);
+  const error = { code: 'PEER_CLOSED', message: 'the guest did not answer for 0.06 s' };
+  await expect(link.exchange([{ name: 'verify' }])).rejects.toMatchObject(error);
+  await expect(link.closed).resolves.toMatchObject(error);
+});
+
+test('a guest that nobody asks may be silent for as long as it likes', async () => {
+  const { accepted, connected } = await socketPair();
+  serveGuest(connected, echo, facts);
+  const link = await greeted(hostLink(accepted, 40));
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  await expect(link.exchange([{ name: 'verify' }])).resolves.toHaveLength(1);
+});
