@@ -89,7 +89,10 @@ export class Kcompactd {
         this.counters.pgmigrate_success++;
         if (++moved % CLUSTER_PAGES === 0) {
           yield { kind: 'cpu', ns: CLUSTER_PAGES * costs.migratePageNs };
-          if (fragmentationScore(zone) <= SCORE_LOW) break;
+          if (fragmentationScore(zone) <= SCORE_LOW) {
+            mm.drainPcp(0);
+            return;
+          }
         }
       }
       // As compact_zone does behind a block: what was freed must be able to merge.
