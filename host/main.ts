@@ -71,6 +71,13 @@ class HostProcess {
     const link = hostLink(socket);
     this.#link = link;
     const hello = await hostHello(link);
+    if (hello.ram_pages !== config.ramPages) {
+      await link.close();
+      throw new BallastError(
+        'HELLO_MISMATCH',
+        `the guest has ${hello.ram_pages} page frames, expected ${config.ramPages} as in the scenario`,
+      );
+    }
     void link.closed.then((error) => {
       if (error) exitWith('host', error);
     });

@@ -41,6 +41,8 @@ export interface GuestConfig {
 export interface HostConfig {
   readonly seed: number;
   readonly listen: Address;
+  /** Page frames of the guest that belongs here; another one is turned away. */
+  readonly ramPages: number;
   readonly device: {
     readonly freePageHint: boolean;
     readonly mustTellHost: boolean;

@@ -74,7 +74,7 @@ export async function launch(options: LaunchOptions = {}, entries?: Entries): Pr
     withdraw();
   };
   try {
-    const bound = await control.call('listen', hostConfig(options, address));
+    const bound = await control.call('listen', hostConfig(options, address, guest.ramPages));
     if (bound.kind === 'unix') socketFile = bound.path;
     if (options.onListening) options.onListening(bound, guest);
     else control.startGuest().send({ connect: bound, config: guest } as never);
@@ -123,11 +123,12 @@ export function guestConfig(options: LaunchOptions, recording: RecordingFacts | 
   };
 }
 
-function hostConfig(options: LaunchOptions, listen: Address): HostConfig {
+function hostConfig(options: LaunchOptions, listen: Address, ramPages: number): HostConfig {
   const hints = (options.strategy ?? 'none') !== 'none';
   return {
     seed: options.seed ?? 1,
     listen,
+    ramPages,
     device: {
       freePageHint: options.device?.freePageHint ?? hints,
       mustTellHost: options.device?.mustTellHost ?? false,

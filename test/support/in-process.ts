@@ -61,6 +61,7 @@ export async function inProcess(options: InProcessOptions = {}): Promise<InProce
   const hypervisor = new Hypervisor(link, hello, {
     seed,
     listen: { kind: 'unix', path: '' },
+    ramPages: guest.facts.ramPages,
     device: { freePageHint: strategy !== 'none', mustTellHost: false },
     costs,
     logPath: null,
