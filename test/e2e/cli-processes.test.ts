@@ -122,6 +122,21 @@ describe.skipIf(process.platform !== 'linux')('the processes', () => {
     expect(readdirSync(folder)).not.toContain('hand.sock');
   });
 
+  test.each(['SIGINT', 'SIGTERM', 'kill -9 of the host'] as const)(
+    'leave no socket file behind when %s ends a host that waits',
+    async (how) => {
+      const run = start('host', 'balloon-inflate', '--listen', `unix:${folder}/waiting.sock`);
+      let said = '';
+      run.child.stderr?.on('data', (text) => (said += text));
+      await until(() => (said.includes('waiting for a guest') ? true : undefined));
+      expect(readdirSync(folder)).toContain('waiting.sock');
+      if (how === 'SIGINT' || how === 'SIGTERM') run.child.kill(how);
+      else process.kill(childrenOf(run.child.pid ?? -1, 'host/main')[0] ?? -1, 'SIGKILL');
+      await run.ended;
+      expect(readdirSync(folder)).not.toContain('waiting.sock');
+    },
+  );
+
   test('refuse an address in use with one line and status 2', async () => {
     const first = start('host', 'balloon-inflate', '--listen', 'tcp:127.0.0.1:0');
     let said = '';

@@ -286,6 +286,44 @@ describe('a guest that answers nonsense', () => {
   });
 });
 
+describe('a guest that would keep the host busy for ever', () => {
+  const refused = (vmm: Vmm) =>
+    expect(vmm.advanceTo(MS)).rejects.toMatchObject({
+      code: 'MESSAGE_UNEXPECTED',
+      message: expect.stringMatching(/^[^\n]{1,200}$/),
+    });
+
+  test('with more notifications than its rings hold is refused in one line', async () => {
+    const notifications = Array.from({ length: 4000 }, () => avail());
+    const { vmm } = machine((frame) => [...notifications, ...idleUntil(0)(frame)]);
+    await refused(vmm);
+  });
+
+  test('may notify as often as it likes, if it waits for the answers', async () => {
+    const notifications = Array.from({ length: 1000 }, () => avail());
+    const { vmm } = machine((frame) => {
+      const exits = idleUntil(0)(frame);
+      const last = exits.at(-1);
+      const atMs = last?.name === 'exit' && last.at_ns % MS === 0;
+      return atMs ? [...notifications, ...exits] : exits;
+    });
+    for (let i = 1; i <= 5; i++) await vmm.advanceTo(i * MS);
+    // The chains are of a queue that was not set up; what counts is that the machine goes on.
+    expect(vmm.now).toBe(5 * MS);
+  });
+
+  test('with exits that let no time pass is refused in one line', async () => {
+    const { vmm, guest } = machine(() => []);
+    let exits = 0;
+    guest.exchange = async () => {
+      // A host that goes on with it is a failure, and not a test that never ends.
+      if (++exits > 2_000_000) throw new Error('the host asks for ever');
+      return [exit(0)];
+    };
+    await refused(vmm);
+  });
+});
+
 describe('a machine that is stopped', () => {
   const NOTIFY_NS = 40 * MS;
 

@@ -1,15 +1,15 @@
 import { describe, expect, test } from 'vitest';
 import { Ram } from '../../../../guest/machine/ram.ts';
 import { InPlaceDirty } from '../../../../guest/workload/in-place.ts';
-import { Prng } from '../../../../shared/index.ts';
+import { NS_PER_S, Prng } from '../../../../shared/index.ts';
 
 const SET_PAGES = 100;
 const GAP_NS = 1_000_000;
 
-function workload() {
+function workload(pagesPerSecond = 1000) {
   const ram = new Ram(1024);
   const inPlace = new InPlaceDirty(
-    { pagesPerSecond: 1000, setPages: SET_PAGES, frameCount: 1024 },
+    { pagesPerSecond, setPages: SET_PAGES, frameCount: 1024 },
     { ram, prng: new Prng(1) },
   );
   return { ram, inPlace };
@@ -49,5 +49,18 @@ describe('rewriting in place', () => {
     expect(inPlace.counters.in_place_writes).toBe(1);
     inPlace.advance(heldUntil, heldUntil + GAP_NS);
     expect(inPlace.counters.in_place_writes).toBeGreaterThan(50);
+  });
+
+  test.each([0, Number.MIN_VALUE, 1e-9])('at %f pages a second comes to an end', (rate) => {
+    const { inPlace, ram } = workload(rate);
+    ram.write = () => {
+      // A loop without end is a failure, and not a test without end.
+      if (inPlace.counters.in_place_writes > 10) throw new Error('it writes for ever');
+    };
+    for (let pfn = 0; pfn < SET_PAGES; pfn++) inPlace.onUserPage(pfn, true);
+    expect(inPlace.nextAt(0)).toBe(5000);
+    inPlace.advance(0, 3600 * NS_PER_S);
+    expect(inPlace.counters.in_place_writes).toBe(1);
+    expect(inPlace.nextAt(0)).toBeGreaterThan(3600 * NS_PER_S);
   });
 });

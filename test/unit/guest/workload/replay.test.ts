@@ -107,6 +107,18 @@ describe('a replay', () => {
     expect([mm.freePages(), mm.audit()]).toEqual([before, []]);
   });
 
+  test('frees of a block what is not free yet, when events were lost', () => {
+    const { mm, replay } = machine([
+      { atNs: 0, kind: 'alloc', pfn: 3008, order: 3 },
+      { atNs: 10, kind: 'free', pfn: 3010 },
+      { atNs: 20, kind: 'free', pfn: 3008, order: 3 },
+    ]);
+    const before = mm.freePages();
+    replay.advance(0, 20);
+    expect(replay.counters).toMatchObject({ replay_events: 3, replay_stale_frees: 1 });
+    expect([mm.freePages(), mm.audit()]).toEqual([before, []]);
+  });
+
   test('tells only single pages of user data to who rewrites them in place', () => {
     const { replay, user } = machine([
       { atNs: 0, kind: 'alloc', pfn: 3000, gfpClass: 2 },

@@ -152,6 +152,56 @@ describe('convergence', () => {
   });
 });
 
+describe('a migration that does not converge', () => {
+  /** Rewrites a set of 64 pages several times in the time that it takes to send it. */
+  async function hopeless(pagesPerSecond: number) {
+    const events = Array.from(
+      { length: 64 },
+      (_, i): TinyEvent => ({ atNs: 0, kind: 'alloc', pfn: 8192 + i }),
+    );
+    const inPlaceDirty = { pagesPerSecond: 4 * pagesPerSecond, setPages: 64 };
+    const recording = tinyRecording({
+      frameCount: FRAMES,
+      free: [FREE],
+      events,
+      header: { inPlaceDirty },
+    });
+    const { guest, hypervisor } = await inProcess({ recording });
+    const { vmm } = hypervisor;
+    await hypervisor.runUntil(50 * NS_PER_MS);
+    hypervisor.console('replay');
+    await hypervisor.runUntil(60 * NS_PER_MS);
+    // One that nobody gives up is a failure, and not a test that never ends.
+    const readRecords = vmm.readRecords.bind(vmm);
+    vmm.readRecords = async (ranges) => {
+      if (vmm.now > 3000 * NS_PER_S) throw new Error('nobody gives it up');
+      return readRecords(ranges);
+    };
+    const bandwidthBytesPerS = 4096 * pagesPerSecond;
+    return {
+      guest,
+      hypervisor,
+      report: await hypervisor.migrate({ ...MIGRATE, bandwidthBytesPerS, downtimeLimitMs: 10 }),
+    };
+  }
+
+  // Three passes over 16,384 pages and the firmware's 130 take 496 s at 100 pages a second.
+  test.each([
+    ['after 600 s', 100, 600],
+    ['after three passes over memory on a slow link', 50, (3 * (FRAMES + 130)) / 50],
+  ])('is cancelled %s, and the guest goes on', async (_title, pagesPerSecond, seconds) => {
+    const { guest, hypervisor, report } = await hopeless(pagesPerSecond);
+    const { status, total_ms, downtime_ms } = report.migration;
+    expect([status, downtime_ms]).toEqual(['cancelled', 0]);
+    expect(total_ms).toBeGreaterThanOrEqual(1000 * seconds);
+    expect(total_ms).toBeLessThan(1000 * seconds + 1000);
+    const tags = guest.ram.tags.slice();
+    await hypervisor.runUntil(hypervisor.vmm.now + NS_PER_S);
+    expect(guest.ram.tags).not.toEqual(tags);
+    expect(await hypervisor.verify()).toEqual([]);
+  });
+});
+
 test('what a device that is behind its queues still has to do is done when the guest goes on', async () => {
   const startNs = 50 * NS_PER_MS;
   async function migrateBehind(notifyNs: number) {

@@ -105,8 +105,9 @@ describe('an expectation', () => {
     expect(FIGURES.filter((name) => figureOf(complete, name) === null)).toEqual([]);
   });
 
-  test('fails the run when it does not hold, as a lost page does', () => {
+  test('fails the run when it does not hold, as a lost page and a problem of the audit do', () => {
     expect(isGood(run)).toBe(true);
+    expect(isGood({ ...run, audit_problems: ['zone DMA: a page is on two lists'] })).toBe(false);
     expect(
       isGood({
         ...run,

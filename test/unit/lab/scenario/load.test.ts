@@ -119,6 +119,11 @@ const refused: [title: string, line: string, message: string][] = [
     `x.yaml:4: costs.teaNs: expected one of ${Object.keys(DEFAULT_COSTS).join(', ')}, found unknown key "teaNs"`,
   ],
   [
+    'a cost of more than 10 s',
+    'costs: { allocNs: 10000000001 }',
+    'x.yaml:4: costs.allocNs: expected at most 10000000000, found 10000000001',
+  ],
+  [
     'a budget of nothing',
     'iterate: { budget: 0 }',
     'x.yaml:4: iterate.budget: expected at least 1, found 0',
@@ -173,6 +178,11 @@ describe('a scenario', () => {
         { kind: 'migrate', params: { downtimeLimitMs: 300, bandwidthBytesPerS: 200 * 2 ** 20 } },
       ],
     });
+  });
+
+  test('takes a cost of 10 s', async () => {
+    const scenario = await parseScenario('x.yaml', withLines('costs: { allocNs: 10000000000 }'));
+    expect(scenario.costs.allocNs).toBe(10 * 1e9);
   });
 
   test('gives a migrate step its own limits', async () => {
