@@ -19,8 +19,7 @@ import type { Kernel } from '../kernel/kernel.ts';
 import { Scheduler } from '../kernel/scheduler.ts';
 import { PageAllocator } from '../mm/index.ts';
 import { ChannelTransport } from '../virtio/channel-transport.ts';
-import type { Replay } from '../workload/replay.ts';
-import { startReplay } from '../workload/start.ts';
+import { type StartedReplay, startReplay } from '../workload/start.ts';
 import { applyFreshBoot, applyRecording, ramSegmentsOf } from './initial-state.ts';
 import { MemoryPort } from './memory-port.ts';
 import { OraclePort } from './oracle-port.ts';
@@ -41,7 +40,7 @@ export class Guest {
   readonly #kcompactd: Kcompactd;
   readonly #memory: MemoryPort;
   readonly #oracle: OraclePort;
-  #replay: Replay | null = null;
+  #replay: StartedReplay | null = null;
   #posted: Message[] = [];
   #booted = false;
 
@@ -190,7 +189,7 @@ export class Guest {
     }
     if (!this.#recording || this.#replay) return;
     const { auditEveryEvents, seed, vcpus } = this.#config;
-    const { replay, workload } = startReplay(
+    this.#replay = startReplay(
       this.#recording,
       {
         mm: this.mm,
@@ -203,7 +202,7 @@ export class Guest {
         ? { audit: { everyEvents: auditEveryEvents, run: () => this.#mustBeSound() } }
         : {},
     );
-    this.#replay = replay;
+    const { replay, workload } = this.#replay;
     this.#kcompactd.movable = replay;
     this.#scheduler.setWorkload(workload);
     this.#log.add(this.#scheduler.now, 'replay', { events: this.#recording.events.count });
@@ -216,7 +215,7 @@ export class Guest {
 
   /** Named counters; those of Linux have the names of /proc/vmstat. */
   statistics(): Record<string, number> {
-    return {
+    const counters: Record<string, number> = {
       now_ns: this.#scheduler.now,
       free_pages: this.mm.freePages(),
       kthread_cpu_ns: this.#scheduler.kthreadCpuNs,
@@ -229,9 +228,10 @@ export class Guest {
       ...this.driver.hinting?.counters,
       ...this.#hints.counters,
       ...this.transport.counters,
-      ...this.#replay?.counters,
       peak_rss_bytes: process.resourceUsage().maxRSS * 1024,
     };
+    for (const part of this.#replay?.counters ?? []) Object.assign(counters, part);
+    return counters;
   }
 
   #mustBeSound(): void {
