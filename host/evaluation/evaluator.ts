@@ -9,8 +9,8 @@ import { BallastError, Bitmap, type Pfn } from '../../shared/index.ts';
 import type { MigrationObserver, Precopy } from '../migration/precopy.ts';
 import type { Vmm } from '../vmm.ts';
 
-/** Lost pages whose history is told; all are counted. */
-const LOST_TOLD_MAX = 16;
+/** Lost pages whose history is told: more than anybody reads; all are counted. */
+const LOST_TOLD_MAX = 1024;
 /** Pages whose records are compared at once. */
 const VERIFY_CHUNK_PAGES = 1 << 16;
 

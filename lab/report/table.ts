@@ -166,6 +166,8 @@ function verdicts(runs: readonly Run[], paint: Paint): string[] {
       lines.push(paint.red(`LOST    ${run.strategy}: pfn ${page.pfn}`));
       lines.push(...page.history.map((line) => `        ${line}`));
     }
+    const more = (run.memory?.lost_pages ?? 0) - LOST_PAGES_SHOWN;
+    if (more > 0) lines.push(paint.red(`LOST    ${run.strategy}: ${more} more; --json lists them`));
   }
   const checks = runs.flatMap((run) => run.expectations);
   const held = checks.filter(({ holds }) => holds).length;

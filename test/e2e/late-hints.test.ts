@@ -59,7 +59,7 @@ test('with the rule late hints are ignored and no page is lost', async () => {
 test('without the rule pages are lost, and each one is reported with its history', async () => {
   const { memory, lost } = await migrate(true);
   expect(memory.lost_pages).toBeGreaterThan(500);
-  expect(lost.length).toBeGreaterThan(0);
+  expect(lost).toHaveLength(Math.min(memory.lost_pages, 1024));
   for (const { pfn, history } of lost) {
     expect(pfn).toBeGreaterThanOrEqual(FREE.first);
     expect(pfn).toBeLessThan(FREE.first + FREE.count);
