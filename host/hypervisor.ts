@@ -69,7 +69,7 @@ export class Hypervisor {
   }
 
   async migrate(params: MigrateParams): Promise<MigrationReport> {
-    const total = this.vmm.options.ram.count();
+    const total = this.vmm.ramPageCount;
     const evaluator = new Evaluator(this.vmm, (_sent, remaining) =>
       this.#onProgress('migration', total - remaining, total),
     );
@@ -92,7 +92,7 @@ export class Hypervisor {
     }
     return {
       now_ns: vmm.now,
-      ram_pages: vmm.options.ram.count(),
+      ram_pages: vmm.ramPageCount,
       num_pages: vmm.device.targetPages,
       actual_pages: vmm.device.actualPages,
       protocol_violations: vmm.device.protocolViolations,

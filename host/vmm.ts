@@ -70,6 +70,8 @@ export class Vmm {
   now: Nanoseconds = 0;
   readonly device: BalloonDevice;
   readonly options: VmmOptions;
+  /** Frames that hold RAM, holes not counted. */
+  readonly ramPageCount: number;
   readonly log: EventLog;
   hintConsumer: HintConsumer | null = null;
   readonly #link: GuestLink;
@@ -93,6 +95,7 @@ export class Vmm {
   constructor(link: GuestLink, options: VmmOptions, log: EventLog) {
     this.#link = link;
     this.options = options;
+    this.ramPageCount = options.ram.count();
     this.log = log;
     this.device = new BalloonDevice(
       {
@@ -105,7 +108,7 @@ export class Vmm {
       {
         post: (message) => this.post(message),
         onActual: (pages) =>
-          this.emit('BALLOON_CHANGE', { actual: (options.ram.count() - pages) * PAGE_SIZE_BYTES }),
+          this.emit('BALLOON_CHANGE', { actual: (this.ramPageCount - pages) * PAGE_SIZE_BYTES }),
         onHint: (gpa, sizeBytes, cmdId, queuedAtNs) =>
           this.hintConsumer?.onHint({ gpa, sizeBytes, cmdId, queuedAtNs }),
       },

@@ -77,7 +77,7 @@ export interface MigrationFigures {
 
 export interface LostPage {
   readonly pfn: number;
-  /** Everything both sides know of it, oldest first. */
+  /** What the host knows of it, then the guest, then the destination; each oldest first. */
   readonly history: readonly string[];
 }
 

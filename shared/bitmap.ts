@@ -41,11 +41,17 @@ export class Bitmap {
   }
 
   setRange(start: number, count: number): void {
-    for (const [word, mask] of maskedWords(start, count)) this.words[word]! |= mask;
+    const end = start + count;
+    for (let bit = start; bit < end; bit = wordEnd(bit)) {
+      this.words[bit >>> 5]! |= maskFrom(bit, end);
+    }
   }
 
   clearRange(start: number, count: number): void {
-    for (const [word, mask] of maskedWords(start, count)) this.words[word]! &= ~mask;
+    const end = start + count;
+    for (let bit = start; bit < end; bit = wordEnd(bit)) {
+      this.words[bit >>> 5]! &= ~maskFrom(bit, end);
+    }
   }
 
   setAll(): void {
@@ -66,9 +72,10 @@ export class Bitmap {
   }
 
   countRange(start: number, count: number): number {
+    const end = start + count;
     let total = 0;
-    for (const [word, mask] of maskedWords(start, count)) {
-      total += popcount32(this.words[word]! & mask);
+    for (let bit = start; bit < end; bit = wordEnd(bit)) {
+      total += popcount32(this.words[bit >>> 5]! & maskFrom(bit, end));
     }
     return total;
   }
@@ -130,15 +137,16 @@ export class Bitmap {
   }
 }
 
-function* maskedWords(start: number, count: number): Generator<[number, number]> {
-  const end = start + count;
-  let bit = start;
-  while (bit < end) {
-    const low = bit & 31;
-    const width = Math.min(32 - low, end - bit);
-    yield [bit >>> 5, width === 32 ? -1 : ((1 << width) - 1) << low];
-    bit += width;
-  }
+/** First bit of the word after the one that holds `bit`; numbers beyond 2^31 stay whole. */
+function wordEnd(bit: number): number {
+  return bit - (bit & 31) + 32;
+}
+
+/** In the word of `bit`: the bits from it on and before `end`. */
+function maskFrom(bit: number, end: number): number {
+  const low = bit & 31;
+  const width = Math.min(32 - low, end - bit);
+  return width === 32 ? -1 : ((1 << width) - 1) << low;
 }
 
 export function popcount32(value: number): number {

@@ -11,7 +11,7 @@ export interface Costs {
   readonly dirtySyncPageNs: number;
   /** Host: stop or start the vCPUs and save or load device state. */
   readonly vmStopNs: number;
-  /** From a queue notification to the device's handler, and from the device to an interrupt. */
+  /** From a queue notification to the device's handler. */
   readonly notifyNs: number;
   /** From a configuration change on the host to the driver's work item running in the guest. */
   readonly configWorkNs: number;

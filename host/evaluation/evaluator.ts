@@ -104,7 +104,7 @@ export class Evaluator implements MigrationObserver {
         recall: this.#recall(),
       },
       memory: {
-        pages: vmm.options.ram.count(),
+        pages: vmm.ramPageCount,
         free_pages_at_end: free.count(),
         wasted_pages: precopy.destination.normal.countAnd(free),
         lost_pages: lost.length,

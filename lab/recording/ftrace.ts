@@ -5,7 +5,7 @@
  */
 import { basename } from 'node:path';
 import { BallastError } from '../../shared/index.ts';
-import { type EventColumns, MAX_EVENTS } from '../../shared/recording/index.ts';
+import { type Consistency, type EventColumns, MAX_EVENTS } from '../../shared/recording/index.ts';
 import { readSource } from './source-file.ts';
 import { type MalformedLine, TraceBuilder, type TraceMark } from './trace-builder.ts';
 import { LineKind } from './trace-line.ts';
@@ -24,7 +24,18 @@ export interface TraceOptions {
 }
 
 /** A trace as read: `events.atNs` is still the guest's trace clock. */
-export interface Trace {
+export interface Trace
+  extends Pick<
+    Consistency,
+    | 'allocs'
+    | 'frees'
+    | 'failedAllocs'
+    | 'freeBatched'
+    | 'batchedWithoutFree'
+    | 'otherEvents'
+    | 'lostEvents'
+    | 'timeReversals'
+  > {
   readonly events: EventColumns;
   readonly gfpTexts: readonly string[];
   readonly marks: readonly TraceMark[];
@@ -32,14 +43,6 @@ export interface Trace {
   readonly malformed: readonly MalformedLine[];
   readonly malformedCount: number;
   readonly lines: number;
-  readonly allocs: number;
-  readonly frees: number;
-  readonly failedAllocs: number;
-  readonly freeBatched: number;
-  readonly batchedWithoutFree: number;
-  readonly otherEvents: number;
-  readonly lostEvents: number;
-  readonly timeReversals: number;
   readonly maxCpu: number;
   /** The first line that names it. */
   readonly maxCpuLine: number;

@@ -167,7 +167,12 @@ function verdicts(runs: readonly Run[], paint: Paint): string[] {
       lines.push(...page.history.map((line) => `        ${line}`));
     }
     const more = (run.memory?.lost_pages ?? 0) - LOST_PAGES_SHOWN;
-    if (more > 0) lines.push(paint.red(`LOST    ${run.strategy}: ${more} more; --json lists them`));
+    const told = number(run.lost.length);
+    if (more > 0) {
+      lines.push(
+        paint.red(`LOST    ${run.strategy}: ${number(more)} more; --json tells of ${told} in all`),
+      );
+    }
   }
   const checks = runs.flatMap((run) => run.expectations);
   const held = checks.filter(({ holds }) => holds).length;
