@@ -5,5 +5,6 @@ export * from './errno.ts';
 export * from './errors.ts';
 export * from './event-log.ts';
 export * from './event-queue.ts';
+export * from './plants.ts';
 export * from './prng.ts';
 export * from './units.ts';

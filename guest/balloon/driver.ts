@@ -23,9 +23,9 @@ import {
 } from '../../protocol/index.ts';
 import { assert, NS_PER_MS, type Pfn, pfnToGpa } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import { type Kthread, WaitQueue } from '../kernel/kthread.ts';
 import { startMemoryCost } from '../kernel/memory-cost.ts';
 import { Gfp } from '../mm/index.ts';
+import { type Kthread, WaitQueue } from '../sched/kthread.ts';
 import { allocateQueue } from '../virtio/queue-memory.ts';
 import type { SplitQueue } from '../virtio/split-queue.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';

@@ -13,7 +13,7 @@ import {
   pfnToGpa,
 } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import { type Kthread, WaitQueue } from '../kernel/kthread.ts';
+import { type Kthread, WaitQueue } from '../sched/kthread.ts';
 import type { SplitQueue } from '../virtio/split-queue.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
 

@@ -4,7 +4,7 @@
  */
 import type { Nanoseconds } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import { type Kthread, WaitQueue } from '../kernel/kthread.ts';
+import { type Kthread, WaitQueue } from '../sched/kthread.ts';
 
 export class WorkItem {
   readonly #kernel: Kernel;

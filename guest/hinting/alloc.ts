@@ -5,9 +5,9 @@
 import type { Bitmap, Pfn } from '../../shared/index.ts';
 import { type HintingStrategy, HintOutcome, type HintRound } from '../balloon/hinting.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import type { Kthread } from '../kernel/kthread.ts';
 import { startMemoryCost } from '../kernel/memory-cost.ts';
 import { Gfp, MAX_PAGE_ORDER } from '../mm/index.ts';
+import type { Kthread } from '../sched/kthread.ts';
 
 const HINT_ORDER = MAX_PAGE_ORDER;
 const HINT_PAGES = 1 << HINT_ORDER;

@@ -5,8 +5,8 @@
  */
 import type { HintingStrategy, HintRound } from '../balloon/hinting.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import type { Kthread } from '../kernel/kthread.ts';
 import { FreePageIterator, MAX_PAGE_ORDER } from '../mm/index.ts';
+import type { Kthread } from '../sched/kthread.ts';
 
 export interface IterateOptions {
   readonly budgetNodes: number;

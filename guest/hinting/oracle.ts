@@ -6,8 +6,8 @@
 import { Bitmap, NS_PER_MS } from '../../shared/index.ts';
 import type { HintingStrategy, HintRound } from '../balloon/hinting.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import type { Kthread } from '../kernel/kthread.ts';
 import { MAX_PAGE_ORDER } from '../mm/index.ts';
+import type { Kthread } from '../sched/kthread.ts';
 
 /** How often it looks again: well inside one 100 ms window of the bandwidth limit. */
 const LOOK_AGAIN_NS = 5 * NS_PER_MS;

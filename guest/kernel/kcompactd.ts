@@ -17,8 +17,8 @@ import {
   type PageAllocator,
   type Zone,
 } from '../mm/index.ts';
+import type { Kthread } from '../sched/kthread.ts';
 import type { Kernel } from './kernel.ts';
-import type { Kthread } from './kthread.ts';
 
 /** HPAGE_FRAG_CHECK_INTERVAL_MSEC */
 const CHECK_INTERVAL_NS = 500 * NS_PER_MS;

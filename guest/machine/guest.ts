@@ -8,7 +8,7 @@ import {
   type GuestFacts,
   type Message,
 } from '../../protocol/index.ts';
-import { assert, BallastError, EventLog, Prng } from '../../shared/index.ts';
+import { assert, BallastError, EventLog, NO_PLANTS, Prng } from '../../shared/index.ts';
 import type { Recording } from '../../shared/recording/index.ts';
 import { BalloonDriver } from '../balloon/driver.ts';
 import type { HintingStrategy } from '../balloon/hinting.ts';
@@ -16,8 +16,8 @@ import { createStrategy } from '../hinting/create.ts';
 import { HintRecord } from '../hinting/hint-record.ts';
 import { Kcompactd } from '../kernel/kcompactd.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import { Scheduler } from '../kernel/scheduler.ts';
 import { PageAllocator } from '../mm/index.ts';
+import { Scheduler } from '../sched/scheduler.ts';
 import { ChannelTransport } from '../virtio/channel-transport.ts';
 import { type StartedReplay, startReplay } from '../workload/start.ts';
 import { applyFreshBoot, applyRecording, ramSegmentsOf } from './initial-state.ts';
@@ -111,7 +111,10 @@ export class Guest {
       log: this.#log,
       mm: this.mm,
       ram: this.ram,
-      spawn: (_name, body) => scheduler.spawn(body),
+      plants: NO_PLANTS,
+      tracer: null,
+      isExplored: false,
+      spawn: (_name, body, cpu) => scheduler.spawn(body, cpu),
       post: (message) => void this.#posted.push(message),
       notify: () => scheduler.notify(),
     };

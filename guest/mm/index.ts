@@ -4,12 +4,15 @@ export { Gfp, gfpFromText, highestZoneOf, migratetypeOf } from './gfp.ts';
 export { MigrateType } from './migratetype.ts';
 export * from './page-allocator.ts';
 export {
+  GUP_PIN_COUNTING_BIAS,
+  MAPPING_INDEX_MAX,
   MAX_PAGE_ORDER,
   METADATA_BYTES_PER_PAGE,
   PAGEBLOCK_NR_PAGES,
   PAGEBLOCK_ORDER,
   PageFlag,
   PageOwner,
+  type Pages,
 } from './pages.ts';
 export * from './record-unused-pages.ts';
 export type { Zone } from './zone.ts';

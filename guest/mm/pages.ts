@@ -26,11 +26,30 @@ export const PageFlag = {
   RESERVED: 1 << 3,
   /** Held by free page hinting until the host says DONE. */
   HELD: 1 << 4,
-  /** In the balloon: PG_offline. */
+  /** Page type PageOffline: given to the hypervisor. Sticky until the page is freed. */
   OFFLINE: 1 << 5,
+  /** PG_locked: the page lock (page-lock.ts). */
+  LOCKED: 1 << 6,
+  /** PG_lru: on an LRU list, and so in nobody's private hands. */
+  LRU: 1 << 7,
+  ACTIVE: 1 << 8,
+  REFERENCED: 1 << 9,
+  DIRTY: 1 << 10,
+  WRITEBACK: 1 << 11,
+  /** PG_movable_ops: its owner implements MovableOps. */
+  MOVABLE: 1 << 12,
+  /** PG_movable_ops_isolated: means something only together with MOVABLE. */
+  ISOLATED: 1 << 13,
+  /** Hardware memory error: never to be allocated again. */
+  HWPOISON: 1 << 14,
+  UNEVICTABLE: 1 << 15,
 } as const;
 
 const HEAD = PageFlag.BUDDY | PageFlag.PCP | PageFlag.ALLOCATED;
+
+/** A page with one of these cannot be given to the allocator: PAGE_FLAGS_CHECK_AT_FREE. */
+const UNFREEABLE =
+  PageFlag.LRU | PageFlag.LOCKED | PageFlag.WRITEBACK | PageFlag.HWPOISON | PageFlag.ISOLATED;
 
 /** Who uses an allocated block, for reports and audits. */
 export const PageOwner = {
@@ -42,22 +61,47 @@ export const PageOwner = {
   USER: 3,
   BALLOON: 4,
   HINTING: 5,
+  /** Anonymous memory of processes; its `mapping` names an anon_vma. */
+  ANON: 6,
+  /** Page cache, shared memory included; its `mapping` names an address_space. */
+  FILE: 7,
+  SLAB: 8,
+  /** A leaf page table. */
+  TABLE: 9,
+  /** A zsmalloc-like pool. */
+  ZSMALLOC: 10,
+  /** A driver that maps its pages into user space. */
+  DRIVER: 11,
+  /** Taken out of use after a memory error. */
+  POISONED: 12,
+  /** Isolated free pages: targets of compaction. */
+  COMPACTION: 13,
+  /** Of a contiguous range that alloc_contig_range gave to somebody. */
+  CONTIG: 14,
 } as const;
 export type PageOwner = (typeof PageOwner)[keyof typeof PageOwner];
 
-/** flags, order, migratetype, owner, walk (1 byte each), refcount, next, prev (4), a free bit, and a pageblock's type. */
-export const METADATA_BYTES_PER_PAGE = 5 + 12 + 1 / 8 + 1 / PAGEBLOCK_NR_PAGES;
+/**
+ * flags (2 bytes), order, migratetype, owner, walk, mapcount (1 each), refcount, mapping, next, prev
+ * (4 each), a free bit, and a pageblock's type.
+ */
+export const METADATA_BYTES_PER_PAGE = 7 + 16 + 1 / 8 + 1 / PAGEBLOCK_NR_PAGES;
+
+/** GUP_PIN_COUNTING_BIAS: a pin of pin_user_pages counts as so many references. */
+export const GUP_PIN_COUNTING_BIAS = 1024;
+/** `Pages.mapping`: number of the object in the high byte, index in it below. */
+const MAPPING_INDEX_BITS = 24;
+export const MAPPING_INDEX_MAX = 2 ** MAPPING_INDEX_BITS - 1;
+/** List heads beyond the allocator's own: `Pages.newList`. */
+const SPARE_LISTS = 64;
 
 export class Pages {
   readonly ramPages: number;
   /** Index of the first list head in `next` and `prev`; every smaller index is a frame. */
   readonly listBase: number;
 
-  //   7   6     5       4       3         2       1     0
-  // +---+---+---------+------+----------+-----------+-----+-------+
-  // | 0 | 0 | OFFLINE | HELD | RESERVED | ALLOCATED | PCP | BUDDY |
-  // +---+---+---------+------+----------+-----------+-----+-------+
-  readonly flags: Uint8Array;
+  /** Of a head: `PageFlag` bits. */
+  readonly flags: Uint16Array;
   /** Of a head: the order of its block. */
   readonly order: Uint8Array;
   /** Of a free head: the list it is on. Of an allocated one: what its allocation asked for. */
@@ -67,32 +111,49 @@ export class Pages {
   readonly walk: Uint8Array;
   /** 0 is frozen: free, or allocated and owned by whoever froze it, and nobody else may take a reference. */
   readonly refcount: Int32Array;
+  /** Page table entries that map the page; each of them holds a reference. */
+  readonly mapcount: Uint8Array;
+  /** What the page is part of (page->mapping and ->index): number << 24 | index; 0: nothing. */
+  readonly mapping: Uint32Array;
   /** Links of circular lists. A list head is an index ≥ listBase, so that no insert or removal branches. */
   readonly next: Int32Array;
   readonly prev: Int32Array;
   /** One bit a frame: on a buddy or per-CPU list. */
   readonly freeBits: Int32Array;
+  #nextSpareList: number;
 
   constructor(ramPages: number, listCount: number) {
     assert(Number.isInteger(ramPages) && ramPages > 0, 'the machine has at least one page');
     // Rounded up, so that the buddy of every frame has an index; the rest is never BUDDY.
     const padded = Math.ceil(ramPages / MAX_ORDER_NR_PAGES) * MAX_ORDER_NR_PAGES;
-    assert(padded + listCount < 2 ** 31, 'frames and list heads are indexed by 31 bits');
+    const heads = listCount + SPARE_LISTS;
+    assert(padded + heads < 2 ** 31, 'frames and list heads are indexed by 31 bits');
     this.ramPages = ramPages;
     this.listBase = padded;
-    this.flags = new Uint8Array(padded).fill(PageFlag.ALLOCATED, 0, ramPages);
+    this.flags = new Uint16Array(padded).fill(PageFlag.ALLOCATED, 0, ramPages);
     this.order = new Uint8Array(padded);
     this.migratetype = new Uint8Array(padded);
     this.owner = new Uint8Array(padded).fill(PageOwner.BOOT, 0, ramPages);
     this.walk = new Uint8Array(padded);
     this.refcount = new Int32Array(padded).fill(1, 0, ramPages);
-    this.next = new Int32Array(padded + listCount);
-    this.prev = new Int32Array(padded + listCount);
+    this.mapcount = new Uint8Array(padded);
+    this.mapping = new Uint32Array(padded);
+    this.next = new Int32Array(padded + heads);
+    this.prev = new Int32Array(padded + heads);
     this.freeBits = new Int32Array(padded >>> 5);
-    for (let head = padded; head < padded + listCount; head++) {
-      this.next[head] = head;
-      this.prev[head] = head;
-    }
+    for (let head = padded; head < padded + heads; head++) this.initList(head);
+    this.#nextSpareList = padded + listCount;
+  }
+
+  /** The head of a new, empty list of pages. There are 64 in all. */
+  newList(): number {
+    assert(this.#nextSpareList < this.next.length, 'the spare list heads suffice');
+    return this.#nextSpareList++;
+  }
+
+  initList(head: number): void {
+    this.next[head] = head;
+    this.prev[head] = head;
   }
 
   /** Head of the block that contains `pfn`: blocks are aligned, so at most 11 places are looked at. */
@@ -154,6 +215,50 @@ export class Pages {
     this.refcount[pfn] = count;
   }
 
+  hasFlag(pfn: Pfn, flag: number): boolean {
+    return (this.flags[pfn]! & flag) !== 0;
+  }
+
+  setFlag(pfn: Pfn, flag: number): void {
+    this.flags[pfn]! |= flag;
+  }
+
+  clearFlag(pfn: Pfn, flag: number): void {
+    this.flags[pfn]! &= ~flag;
+  }
+
+  /** Sets a flag that was clear; false if it was set: test_and_set_bit. */
+  testAndSet(pfn: Pfn, flag: number): boolean {
+    const before = this.flags[pfn]!;
+    this.flags[pfn] = before | flag;
+    return (before & flag) === 0;
+  }
+
+  /** Clears a flag that was set; false if it was clear: test_and_clear_bit. */
+  testAndClear(pfn: Pfn, flag: number): boolean {
+    const before = this.flags[pfn]!;
+    this.flags[pfn] = before & ~flag;
+    return (before & flag) !== 0;
+  }
+
+  /** folio_maybe_dma_pinned: so many references that some of them are pins, or look like it. */
+  maybeDmaPinned(pfn: Pfn): boolean {
+    return this.refcount[pfn]! >= GUP_PIN_COUNTING_BIAS;
+  }
+
+  setMapping(pfn: Pfn, object: number, index: number): void {
+    this.mapping[pfn] = object * 2 ** MAPPING_INDEX_BITS + index;
+  }
+
+  /** Number of the object that the page is part of; 0: none. */
+  mappingObject(pfn: Pfn): number {
+    return this.mapping[pfn]! >>> MAPPING_INDEX_BITS;
+  }
+
+  mappingIndex(pfn: Pfn): number {
+    return this.mapping[pfn]! & MAPPING_INDEX_MAX;
+  }
+
   setOwner(pfn: Pfn, owner: PageOwner): void {
     this.owner[pfn] = owner;
   }
@@ -163,7 +268,7 @@ export class Pages {
   }
 
   setOffline(pfn: Pfn): void {
-    this.#setFlag(pfn, PageFlag.OFFLINE);
+    this.#mark(pfn, PageFlag.OFFLINE);
   }
 
   clearOffline(pfn: Pfn): void {
@@ -175,7 +280,7 @@ export class Pages {
   }
 
   setHeld(pfn: Pfn): void {
-    this.#setFlag(pfn, PageFlag.HELD);
+    this.#mark(pfn, PageFlag.HELD);
   }
 
   clearHeld(pfn: Pfn): void {
@@ -187,9 +292,15 @@ export class Pages {
     const isWhole = (this.flags[pfn]! & PageFlag.ALLOCATED) !== 0 && this.order[pfn] === order;
     if (!isWhole) this.#reshape(pfn, order);
     assert(this.refcount[pfn]! <= 1, 'nobody else holds a reference to what is freed');
+    assert(this.mapcount[pfn] === 0, 'no page table maps what is freed');
+    assert(
+      (this.flags[pfn]! & UNFREEABLE) === 0,
+      'what is freed is on no list, unlocked and sound',
+    );
     this.flags[pfn] = 0;
     this.owner[pfn] = PageOwner.NONE;
     this.refcount[pfn] = 0;
+    this.mapping[pfn] = 0;
   }
 
   /** Makes one allocated block of these frames: split_page, or its opposite. */
@@ -223,7 +334,7 @@ export class Pages {
     this.order[pfn] = order;
   }
 
-  #setFlag(pfn: Pfn, flag: number): void {
+  #mark(pfn: Pfn, flag: number): void {
     assert((this.flags[pfn]! & PageFlag.ALLOCATED) !== 0, 'only an allocated block is marked');
     this.flags[pfn]! |= flag;
   }

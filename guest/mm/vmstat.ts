@@ -11,6 +11,21 @@ export interface MmVmstat {
   kswapd_wakeups: number;
   /** Allocations that returned no page. */
   alloc_failures: number;
+  /** Pages that page migration moved, and that it gave up. */
+  pgmigrate_success: number;
+  pgmigrate_fail: number;
+  /** Page frames that compaction's two scanners looked at. */
+  compact_migrate_scanned: number;
+  compact_free_scanned: number;
+  /** Pages that compaction took, to move them or as targets. */
+  compact_isolated: number;
+  /** Direct compactions that an allocation waited for, and how they ended. */
+  compact_stall: number;
+  compact_fail: number;
+  compact_success: number;
+  compact_daemon_wake: number;
+  compact_daemon_migrate_scanned: number;
+  compact_daemon_free_scanned: number;
 }
 
 /** Name of the allocation counter of each zone, by `ZoneType`. */
@@ -31,5 +46,16 @@ export function zeroVmstat(): MmVmstat {
     allocstall: 0,
     kswapd_wakeups: 0,
     alloc_failures: 0,
+    pgmigrate_success: 0,
+    pgmigrate_fail: 0,
+    compact_migrate_scanned: 0,
+    compact_free_scanned: 0,
+    compact_isolated: 0,
+    compact_stall: 0,
+    compact_fail: 0,
+    compact_success: 0,
+    compact_daemon_wake: 0,
+    compact_daemon_migrate_scanned: 0,
+    compact_daemon_free_scanned: 0,
   };
 }

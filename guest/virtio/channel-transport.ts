@@ -13,7 +13,7 @@ import {
 } from '../../protocol/index.ts';
 import { assert, BallastError } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import type { Kthread } from '../kernel/kthread.ts';
+import type { Kthread } from '../sched/kthread.ts';
 import { RingReader } from './ring-reader.ts';
 import type { SplitQueue } from './split-queue.ts';
 import type { DeviceInfo, VirtioTransport } from './transport.ts';

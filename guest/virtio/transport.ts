@@ -4,7 +4,7 @@
  * virtual time; a driver says `yield* transport.getStatus()`.
  */
 import type { FeatureSet } from '../../protocol/index.ts';
-import type { Kthread } from '../kernel/kthread.ts';
+import type { Kthread } from '../sched/kthread.ts';
 import type { SplitQueue } from './split-queue.ts';
 
 export interface DeviceInfo {

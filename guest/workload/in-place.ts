@@ -3,8 +3,8 @@
  * and a recording says in numbers (`in_place_dirty`). Paced, and it makes good what it was held up.
  */
 import { type Nanoseconds, NS_PER_S, type Pfn, type Prng } from '../../shared/index.ts';
-import type { Workload } from '../kernel/scheduler.ts';
 import type { Ram } from '../machine/ram.ts';
+import type { Workload } from '../sched/scheduler.ts';
 
 /** A page of random data takes this long to write, in a guest that catches up. */
 const WRITE_NS = 5_000;

@@ -4,8 +4,8 @@
  */
 import { Bitmap, type Nanoseconds, NS_PER_MS, type Pfn } from '../../shared/index.ts';
 import type { Recording } from '../../shared/recording/index.ts';
-import type { Workload } from '../kernel/scheduler.ts';
 import type { Ram } from '../machine/ram.ts';
+import type { Workload } from '../sched/scheduler.ts';
 
 /** sizeof(struct page) is 64 bytes: one page of memmap describes 64 pages. */
 const PAGES_PER_MEMMAP_PAGE = 64;

@@ -1,5 +1,5 @@
 import type { Nanoseconds } from '../../shared/index.ts';
-import type { Workload } from '../kernel/scheduler.ts';
+import type { Workload } from '../sched/scheduler.ts';
 
 /** Several workloads as one, in time order; at one instant the first of the list goes first. */
 export class MergedWorkload implements Workload {

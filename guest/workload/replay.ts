@@ -5,9 +5,9 @@
  */
 import { Bitmap, type Nanoseconds, type Pfn } from '../../shared/index.ts';
 import { EventKind, type GfpClass, type Recording } from '../../shared/recording/index.ts';
-import type { Workload } from '../kernel/scheduler.ts';
 import { type Ram, ZERO_TAG } from '../machine/ram.ts';
 import { gfpFromText, type MovablePages, type PageAllocator } from '../mm/index.ts';
+import type { Workload } from '../sched/scheduler.ts';
 import { findMemmap, memmapPageOf } from './kernel-pages.ts';
 
 /**

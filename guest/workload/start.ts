@@ -1,8 +1,8 @@
 import type { Nanoseconds, Prng } from '../../shared/index.ts';
 import type { Recording } from '../../shared/recording/index.ts';
-import type { Workload } from '../kernel/scheduler.ts';
 import type { Ram } from '../machine/ram.ts';
 import type { PageAllocator } from '../mm/index.ts';
+import type { Workload } from '../sched/scheduler.ts';
 import { InPlaceDirty } from './in-place.ts';
 import { KernelTicks, workingSetOf } from './kernel-pages.ts';
 import { MergedWorkload } from './merged.ts';

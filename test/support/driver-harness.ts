@@ -5,10 +5,10 @@
 import { BalloonDriver, type BalloonDriverOptions } from '../../guest/balloon/driver.ts';
 import type { HintingStrategy, HintObserver } from '../../guest/balloon/hinting.ts';
 import type { Kernel } from '../../guest/kernel/kernel.ts';
-import { Scheduler } from '../../guest/kernel/scheduler.ts';
 import { Ram } from '../../guest/machine/ram.ts';
 import { PageAllocator } from '../../guest/mm/index.ts';
 import { Pages } from '../../guest/mm/pages.ts';
+import { Scheduler } from '../../guest/sched/scheduler.ts';
 import { ChannelTransport } from '../../guest/virtio/channel-transport.ts';
 import {
   BALLOON_DEVICE_DEFAULTS,
@@ -16,7 +16,14 @@ import {
   type BalloonDeviceOptions,
 } from '../../host/balloon/device.ts';
 import { type Message, toUint32 } from '../../protocol/index.ts';
-import { Bitmap, DEFAULT_COSTS, Errno, EventLog, EventQueue } from '../../shared/index.ts';
+import {
+  Bitmap,
+  DEFAULT_COSTS,
+  Errno,
+  EventLog,
+  EventQueue,
+  NO_PLANTS,
+} from '../../shared/index.ts';
 
 /** First fit over a stack of freed pages and a bump pointer; `limitPages` makes it fail. */
 export class BumpAllocator {
@@ -107,7 +114,10 @@ export class DriverHarness {
       log: new EventLog(),
       mm: this.pageAllocator ?? (this.mm as unknown as PageAllocator),
       ram: this.ram,
-      spawn: (_name, body) => scheduler.spawn(body),
+      plants: NO_PLANTS,
+      tracer: null,
+      isExplored: false,
+      spawn: (_name, body, cpu) => scheduler.spawn(body, cpu),
       post: (message) => void this.#posted.push(message),
       notify: () => scheduler.notify(),
     };

@@ -4,7 +4,7 @@ import {
   HintOutcome,
   type HintRound,
 } from '../../../../guest/balloon/hinting.ts';
-import type { Kthread } from '../../../../guest/kernel/kthread.ts';
+import type { Kthread } from '../../../../guest/sched/kthread.ts';
 import { type Message, toUint32 } from '../../../../protocol/index.ts';
 import { DriverHarness, type HarnessOptions } from '../../../support/driver-harness.ts';
 

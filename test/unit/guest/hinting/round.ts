@@ -1,7 +1,7 @@
 /** A hinting round as a test plays it: it writes down what a strategy hints, and ends when told. */
 import { HintOutcome, type HintRound } from '../../../../guest/balloon/hinting.ts';
 import type { Kernel } from '../../../../guest/kernel/kernel.ts';
-import type { Kthread } from '../../../../guest/kernel/kthread.ts';
+import type { Kthread } from '../../../../guest/sched/kthread.ts';
 import type { Nanoseconds } from '../../../../shared/index.ts';
 
 interface Hinted {

@@ -1,11 +1,11 @@
 /** A kernel without devices: page allocator, RAM and scheduler, for what runs as a kernel thread. */
 import type { Kernel } from '../../../../guest/kernel/kernel.ts';
-import type { Kthread } from '../../../../guest/kernel/kthread.ts';
-import { Scheduler } from '../../../../guest/kernel/scheduler.ts';
 import { Ram, ZERO_TAG } from '../../../../guest/machine/ram.ts';
 import { PageAllocator } from '../../../../guest/mm/index.ts';
+import type { Kthread } from '../../../../guest/sched/kthread.ts';
+import { Scheduler } from '../../../../guest/sched/scheduler.ts';
 import type { MmOptions } from '../../../../protocol/index.ts';
-import { Bitmap, DEFAULT_COSTS, EventLog } from '../../../../shared/index.ts';
+import { Bitmap, DEFAULT_COSTS, EventLog, NO_PLANTS } from '../../../../shared/index.ts';
 import { NO_INIT } from '../mm/machine.ts';
 
 interface BareKernelOptions {
@@ -45,7 +45,10 @@ export function bareKernel({ ramPages, isFree, mm: options }: BareKernelOptions)
     log: new EventLog(),
     mm,
     ram,
-    spawn: (_name, body) => scheduler.spawn(body),
+    plants: NO_PLANTS,
+    tracer: null,
+    isExplored: false,
+    spawn: (_name, body, cpu) => scheduler.spawn(body, cpu),
     post: () => {},
     notify: () => {},
   };

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { type Kthread, WaitQueue } from '../../../../guest/kernel/kthread.ts';
-import { Scheduler, type Workload } from '../../../../guest/kernel/scheduler.ts';
+import { type Kthread, WaitQueue } from '../../../../guest/sched/kthread.ts';
+import { Scheduler, type Workload } from '../../../../guest/sched/scheduler.ts';
 
 const NOTIFY_NS = 20;
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import type { Workload } from '../../../../guest/kernel/scheduler.ts';
+import type { Workload } from '../../../../guest/sched/scheduler.ts';
 import { MergedWorkload } from '../../../../guest/workload/merged.ts';
 
 /** Events at given times, each noted in a common list. */

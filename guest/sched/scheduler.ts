@@ -4,7 +4,7 @@
  */
 import type { Message } from '../../protocol/index.ts';
 import { assert, EventQueue, type Nanoseconds } from '../../shared/index.ts';
-import type { Kthread } from './kthread.ts';
+import type { Kthread, KthreadRequest } from './kthread.ts';
 
 /** What user space does: a stream of memory events in time order. */
 export interface Workload {
@@ -43,9 +43,11 @@ export class Scheduler {
     this.#workload = workload;
   }
 
-  spawn(body: () => Kthread): void {
+  /** Starts a thread now; its CPU time is that of vCPU `cpu`. */
+  spawn(body: () => Kthread, cpu = 0): void {
+    assert(cpu >= 0 && cpu < this.#busyUntil.length, 'a thread runs on a vCPU that there is');
     const thread = body();
-    this.#events.schedule(this.now, () => this.#step(thread, undefined));
+    this.#events.schedule(this.now, () => this.#step(thread, cpu, undefined));
   }
 
   /** The grant shortens: the host handles the notification `notifyNs` from now. */
@@ -99,31 +101,47 @@ export class Scheduler {
     return Math.max(free, this.now);
   }
 
-  #step(thread: Kthread, input: Message | undefined): void {
-    const { value, done } = thread.next(input);
+  #step(thread: Kthread, cpu: number, input: Message | undefined): void {
+    let { value, done } = thread.next(input);
+    // The schedule follows the cost table: what takes no time is passed at once.
+    while (!done && value!.kind === 'preempt') ({ value, done } = thread.next());
     if (done) return;
-    const resume = (): void => this.#step(thread, undefined);
-    switch (value.kind) {
-      case 'cpu': {
-        const end = Math.max(this.now, this.#busyUntil[0]!) + Math.round(value.ns);
-        this.#busyUntil[0] = end;
-        this.kthreadCpuNs += Math.round(value.ns);
-        this.#events.schedule(end, resume);
+    const request = value as KthreadRequest;
+    const resume = (): void => this.#step(thread, cpu, undefined);
+    switch (request.kind) {
+      case 'cpu':
+        this.#events.schedule(this.#occupy(cpu, Math.round(request.ns)), resume);
         return;
-      }
       case 'sleep':
-        this.#events.schedule(this.now + Math.round(value.ns), resume);
+        this.#events.schedule(this.now + Math.round(request.ns), resume);
         return;
       case 'wait':
-        value.queue.add(() => this.#events.schedule(this.now, resume));
+        request.queue.add(() => this.#events.schedule(this.now, resume));
         return;
+      case 'spin': {
+        const startNs = this.now;
+        request.queue.add(() => {
+          this.kthreadCpuNs += this.now - startNs;
+          this.#busyUntil[cpu] = Math.max(this.now, this.#busyUntil[cpu]!);
+          this.#events.schedule(this.now, resume);
+        });
+        return;
+      }
       case 'access':
         assert(this.#pendingAccess === null, 'one device access at a time');
         this.#pendingAccess = {
-          message: value.message,
-          resume: (reply) => this.#events.schedule(this.now, () => this.#step(thread, reply)),
+          message: request.message,
+          resume: (reply) => this.#events.schedule(this.now, () => this.#step(thread, cpu, reply)),
         };
         return;
     }
+  }
+
+  /** Takes the vCPU for so long, after whoever has it; returns when that is over. */
+  #occupy(cpu: number, ns: Nanoseconds): Nanoseconds {
+    const end = Math.max(this.now, this.#busyUntil[cpu]!) + ns;
+    this.#busyUntil[cpu] = end;
+    this.kthreadCpuNs += ns;
+    return end;
   }
 }
