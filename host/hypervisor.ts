@@ -14,7 +14,7 @@ import type {
 import { ramOf } from '../protocol/index.ts';
 import { EventLog } from '../shared/index.ts';
 import { Evaluator, guestStatistics } from './evaluation/evaluator.ts';
-import { Precopy } from './migration/precopy.ts';
+import { migrate } from './migration/drive.ts';
 import { Vmm } from './vmm.ts';
 
 export type ProgressSink = (what: string, done: number, total: number) => void;
@@ -74,7 +74,7 @@ export class Hypervisor {
       this.#onProgress('migration', total - remaining, total),
     );
     await evaluator.begin();
-    const { precopy, figures } = await Precopy.run(this.vmm, params, evaluator);
+    const { precopy, figures } = await migrate(this.vmm, params, evaluator);
     const report = await evaluator.report(precopy, figures);
     // The guest goes on; in virtual time it was away for as long as the switchover took.
     this.vmm.running = true;

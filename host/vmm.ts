@@ -25,7 +25,6 @@ import {
   type Costs,
   type EventLog,
   EventQueue,
-  type Gpa,
   type Nanoseconds,
   PAGE_SIZE_BYTES,
 } from '../shared/index.ts';
@@ -34,6 +33,7 @@ import {
   BalloonDevice,
   type BalloonDeviceOptions,
 } from './balloon/device.ts';
+import type { HintEvent } from './migration/thread.ts';
 
 /**
  * A ring holds each chain once until it is used, so no more notifications can be under way than the
@@ -50,13 +50,6 @@ export interface VmmOptions {
   readonly ram: Bitmap;
   readonly costs: Costs;
   readonly device: Pick<BalloonDeviceOptions, 'freePageHint' | 'mustTellHost' | 'acceptLateHints'>;
-}
-
-export interface HintEvent {
-  readonly gpa: Gpa;
-  readonly sizeBytes: number;
-  readonly cmdId: number;
-  readonly queuedAtNs: Nanoseconds;
 }
 
 /** Where hints go while a migration runs. */

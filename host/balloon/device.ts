@@ -164,9 +164,14 @@ export class BalloonDevice {
     this.virtio.configChanged();
   }
 
+  /** Hinting was negotiated. */
+  get canHint(): boolean {
+    return this.virtio.negotiated(BalloonFeature.FREE_PAGE_HINT);
+  }
+
   /** Start a round under a new id. False: hinting was not negotiated. */
   hintStart(): boolean {
-    if (!this.#canHint) return false;
+    if (!this.canHint) return false;
     this.#hinting.start();
     this.virtio.configChanged();
     return true;
@@ -174,12 +179,12 @@ export class BalloonDevice {
 
   /** After it returns no hint is accepted until the next round. */
   hintStop(): void {
-    if (this.#hinting.stop() && this.#canHint) this.virtio.configChanged();
+    if (this.#hinting.stop() && this.canHint) this.virtio.configChanged();
   }
 
   /** The guest may take back what it hinted. */
   hintDone(): void {
-    if (this.#canHint && this.#hinting.done()) this.virtio.configChanged();
+    if (this.canHint && this.#hinting.done()) this.virtio.configChanged();
   }
 
   /** One `avail` message, at the time the device looks at it. */
@@ -197,10 +202,6 @@ export class BalloonDevice {
     const used = queue.takeUsed();
     if (used === null) return { ...NOTHING, costNs };
     return { used: [used], irqVectors: [queue.index], costNs };
-  }
-
-  get #canHint(): boolean {
-    return this.virtio.negotiated(BalloonFeature.FREE_PAGE_HINT);
   }
 
   /** Returns what the chain cost. */

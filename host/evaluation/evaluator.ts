@@ -6,7 +6,8 @@
 import type { LostPage, MigrationFigures, MigrationReport } from '../../protocol/index.ts';
 import { toUint32, u32Bytes } from '../../protocol/index.ts';
 import { BallastError, Bitmap, type Pfn } from '../../shared/index.ts';
-import type { MigrationObserver, Precopy } from '../migration/precopy.ts';
+import type { MigrationObserver } from '../migration/drive.ts';
+import type { Precopy } from '../migration/precopy.ts';
 import type { Vmm } from '../vmm.ts';
 
 /** Lost pages whose history is told: more than anybody reads; all are counted. */

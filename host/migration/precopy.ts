@@ -1,7 +1,8 @@
 /**
  * Precopy live migration by QEMU's algorithm (migration/migration.c, migration/ram.c): dirty syncs,
  * a linear scan in ascending order, zero page detection, the bandwidth limit in windows of 100 ms,
- * and switchover when what is left fits into the downtime limit. Hints take pages out of the bitmap.
+ * and switchover when what is left fits into the downtime limit. Hints take pages out of the bitmap
+ * whenever the device takes them, so also between two requests of the thread.
  */
 import type { MigrateParams, MigrationFigures } from '../../protocol/index.ts';
 import {
@@ -12,10 +13,18 @@ import {
   PAGE_SIZE_BYTES,
   type Pfn,
 } from '../../shared/index.ts';
-import type { HintEvent, Vmm } from '../vmm.ts';
 import { Destination } from './destination.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
 import { HintLedger } from './hint-ledger.ts';
+import {
+  advanceFor,
+  type HintEvent,
+  type MigrationMachine,
+  type MigrationThread,
+  preempt,
+  readDirtyLog,
+  readRecords,
+} from './thread.ts';
 
 /** BUFFER_DELAY: bandwidth is limited and measured in windows of so long. */
 const WINDOW_NS = 100 * NS_PER_MS;
@@ -42,24 +51,20 @@ const FIRMWARE_DATA_PAGES = 48;
 const GIVE_UP_NS = 600 * NS_PER_S;
 const GIVE_UP_PASSES = 3;
 
-/** Who watches a migration without being part of it: evaluation, progress. */
-export interface MigrationObserver {
-  /** A round began under this id, right after the sync. */
-  roundStarted(cmdId: number): Promise<void>;
+/** Who watches a migration without being part of it. */
+export interface MigrationWatcher {
   /** The device took a hint. */
   hinted(pfn: Pfn, pageCount: number): void;
-  /** All hints of one notification were applied. */
-  hintsApplied(): Promise<void>;
   progress(sentPages: number, remainingPages: number): void;
 }
 
 export class Precopy {
   readonly destination: Destination;
   readonly ledger: HintLedger;
-  readonly #vmm: Vmm;
+  readonly bitmap: DirtyBitmap;
+  readonly #machine: MigrationMachine;
   readonly #params: MigrateParams;
-  readonly #observer: MigrationObserver;
-  readonly #bitmap: DirtyBitmap;
+  readonly #watcher: MigrationWatcher;
   readonly #counters = { normal: 0, duplicate: 0, transferredBytes: 0, dirtySyncs: 0 };
   #windowStartNs: Nanoseconds = 0;
   #windowBytes = 0;
@@ -69,58 +74,48 @@ export class Precopy {
   /** last_seen_block/page: where the scan goes on. */
   #scanPfn: Pfn = 0;
 
-  private constructor(vmm: Vmm, params: MigrateParams, observer: MigrationObserver) {
-    const { ram, ramPages } = vmm.options;
-    this.#vmm = vmm;
+  constructor(machine: MigrationMachine, params: MigrateParams, watcher: MigrationWatcher) {
+    const { ram, ramPages } = machine.options;
+    this.#machine = machine;
     this.#params = params;
-    this.#observer = observer;
-    this.#bitmap = new DirtyBitmap(ram);
+    this.#watcher = watcher;
+    this.bitmap = new DirtyBitmap(ram);
     this.destination = new Destination(ramPages);
     this.ledger = new HintLedger(ramPages);
   }
 
-  /** Runs one migration; the vCPUs are stopped when it resolves with status completed. */
-  static async run(
-    vmm: Vmm,
-    params: MigrateParams,
-    observer: MigrationObserver,
-  ): Promise<{ precopy: Precopy; figures: MigrationFigures }> {
-    const precopy = new Precopy(vmm, params, observer);
-    vmm.hintConsumer = {
-      onHint: (hint) => precopy.#applyHint(hint),
-      afterHints: () => precopy.#observer.hintsApplied(),
-    };
+  /** The migration thread, for one run; the vCPUs are stopped when it returns status completed. */
+  *run(): MigrationThread<MigrationFigures> {
+    this.#machine.post({ name: 'dirtyLogEnable', enabled: true });
     try {
-      return { precopy, figures: await precopy.#migrate() };
+      return yield* this.#migrate();
     } finally {
-      vmm.hintConsumer = null;
-      vmm.post({ name: 'dirtyLogEnable', enabled: false });
+      this.#machine.post({ name: 'dirtyLogEnable', enabled: false });
     }
   }
 
-  async #migrate(): Promise<MigrationFigures> {
-    const vmm = this.#vmm;
-    const startNs = vmm.now;
-    vmm.log.add(startNs, 'migrate', { bandwidth: this.#params.bandwidthBytesPerS });
-    vmm.emit('MIGRATION', { status: 'setup' });
-    vmm.post({ name: 'dirtyLogEnable', enabled: true });
-    await this.#sync();
-    const setupNs = vmm.now - startNs;
-    vmm.emit('MIGRATION', { status: 'active' });
-    this.#windowStartNs = vmm.now;
+  *#migrate(): MigrationThread<MigrationFigures> {
+    const machine = this.#machine;
+    const startNs = machine.now;
+    machine.log.add(startNs, 'migrate', { bandwidth: this.#params.bandwidthBytesPerS });
+    machine.emit('MIGRATION', { status: 'setup' });
+    yield* this.#sync();
+    const setupNs = machine.now - startNs;
+    machine.emit('MIGRATION', { status: 'active' });
+    this.#windowStartNs = machine.now;
     const passNs = (this.#pendingBytes * NS_PER_S) / this.#params.bandwidthBytesPerS;
     const giveUpNs = Math.max(GIVE_UP_NS, GIVE_UP_PASSES * passNs);
-    while (!(await this.#converged())) {
-      if (vmm.now - startNs > giveUpNs) {
-        vmm.device.hintDone();
+    while (!(yield* this.#converged())) {
+      if (machine.now - startNs > giveUpNs) {
+        machine.device.hintDone();
         return this.#report('cancelled', startNs, setupNs, 0);
       }
-      await this.#iterate();
-      await this.#limitRate();
+      yield* this.#iterate();
+      yield* this.#limitRate();
     }
-    const stoppedNs = vmm.now;
-    await this.#complete();
-    return this.#report('completed', startNs, setupNs, vmm.now - stoppedNs);
+    const stoppedNs = machine.now;
+    yield* this.#complete();
+    return this.#report('completed', startNs, setupNs, machine.now - stoppedNs);
   }
 
   #report(
@@ -130,11 +125,11 @@ export class Precopy {
     downtimeNs: Nanoseconds,
   ): MigrationFigures {
     const { normal, duplicate, transferredBytes, dirtySyncs } = this.#counters;
-    this.#vmm.emit('MIGRATION', { status });
-    this.#vmm.log.add(this.#vmm.now, 'migrated', { status, normal, duplicate, dirtySyncs });
+    this.#machine.emit('MIGRATION', { status });
+    this.#machine.log.add(this.#machine.now, 'migrated', { status, normal, duplicate, dirtySyncs });
     return {
       status,
-      total_ms: Math.round((this.#vmm.now - startNs) / NS_PER_MS),
+      total_ms: Math.round((this.#machine.now - startNs) / NS_PER_MS),
       downtime_ms: Math.round(downtimeNs / NS_PER_MS),
       setup_ms: Math.round(setupNs / NS_PER_MS),
       transferred_bytes: transferredBytes,
@@ -147,46 +142,53 @@ export class Precopy {
   }
 
   /** migration_bitmap_sync_precopy: no hint is applied between its beginning and its end. */
-  async #sync(): Promise<void> {
-    const vmm = this.#vmm;
-    const { device } = vmm;
-    device.hintStop();
+  *#sync(): MigrationThread {
+    const machine = this.#machine;
+    machine.device.hintStop();
+    yield preempt('hints stopped');
     this.#counters.dirtySyncs++;
     const lazy = this.#params.clearLog === 'lazy';
-    const log = await vmm.getDirtyLog(!lazy);
-    const added = this.#bitmap.sync(log);
-    if (lazy) this.#bitmap.postponeClears(log);
-    vmm.emit('MIGRATION_PASS', { pass: this.#counters.dirtySyncs });
-    vmm.log.add(vmm.now, 'dirty_sync', { added, dirty: this.#bitmap.dirtyPages });
-    await vmm.advanceFor(vmm.options.costs.dirtySyncPageNs * vmm.options.ramPages);
-    if (!vmm.running) device.hintDone();
-    else if (device.hintStart()) await this.#observer.roundStarted(device.hintCmdId);
+    const log = yield* readDirtyLog(!lazy);
+    yield preempt('log read');
+    const added = this.bitmap.sync(log);
+    if (lazy) this.bitmap.postponeClears(log);
+    machine.emit('MIGRATION_PASS', { pass: this.#counters.dirtySyncs });
+    machine.log.add(machine.now, 'dirty_sync', { added, dirty: this.bitmap.dirtyPages });
+    const { costs, ramPages } = machine.options;
+    yield* advanceFor(machine, costs.dirtySyncPageNs * ramPages);
+    if (machine.running) yield* this.#startRound();
+    else machine.device.hintDone();
+  }
+
+  *#startRound(): MigrationThread {
+    const { device } = this.#machine;
+    if (device.hintStart()) yield { kind: 'roundStarted', cmdId: device.hintCmdId };
   }
 
   /** The top of QEMU's loop: a sync when the estimate fits, and the decision on the exact figure. */
-  async #converged(): Promise<boolean> {
-    if (this.#pendingBytes < this.#thresholdBytes) await this.#sync();
+  *#converged(): MigrationThread<boolean> {
+    if (this.#pendingBytes < this.#thresholdBytes) yield* this.#sync();
     return this.#pendingBytes === 0 || this.#pendingBytes < this.#thresholdBytes;
   }
 
   get #pendingBytes(): number {
     const firmware = this.#firmwareDirty ? FIRMWARE_PAGES : 0;
-    return (this.#bitmap.dirtyPages + firmware) * PAGE_SIZE_BYTES;
+    return (this.bitmap.dirtyPages + firmware) * PAGE_SIZE_BYTES;
   }
 
   /** ram_save_iterate: send until the window is full, 50 ms are over, or nothing is left. */
-  async #iterate(): Promise<void> {
-    const startNs = this.#vmm.now;
+  *#iterate(): MigrationThread {
+    const startNs = this.#machine.now;
     for (;;) {
       const windowLeft = this.#windowLimitBytes - this.#windowBytes;
       if (windowLeft < 0) break;
-      if (this.#bitmap.dirtyPages === 0) {
+      if (this.bitmap.dirtyPages === 0) {
         // The pass is over, and what is left of it is the firmware's.
         this.#sendFirmware();
         break;
       }
-      if (this.#vmm.now - startNs > MAX_WAIT_NS) break;
-      await this.#sendSlice(windowLeft);
+      if (this.#machine.now - startNs > MAX_WAIT_NS) break;
+      yield* this.#sendSlice(windowLeft);
     }
     this.#count(EOS_BYTES);
   }
@@ -201,29 +203,31 @@ export class Precopy {
   }
 
   /** migration_rate_limit and migration_update_counters. */
-  async #limitRate(): Promise<void> {
-    const vmm = this.#vmm;
+  *#limitRate(): MigrationThread {
+    const machine = this.#machine;
     const windowEnd = this.#windowStartNs + WINDOW_NS;
-    if (this.#windowBytes > this.#windowLimitBytes && vmm.now < windowEnd) {
-      await vmm.advanceTo(windowEnd);
+    if (this.#windowBytes > this.#windowLimitBytes && machine.now < windowEnd) {
+      yield { kind: 'advanceTo', atNs: windowEnd };
     }
-    if (vmm.now < windowEnd) return;
-    const bytesPerNs = this.#windowBytes / (vmm.now - this.#windowStartNs);
+    if (machine.now < windowEnd) return;
+    const bytesPerNs = this.#windowBytes / (machine.now - this.#windowStartNs);
     this.#thresholdBytes = bytesPerNs * this.#params.downtimeLimitMs * NS_PER_MS;
-    this.#windowStartNs = vmm.now;
+    this.#windowStartNs = machine.now;
     this.#windowBytes = 0;
-    this.#observer.progress(this.#counters.normal, this.#bitmap.dirtyPages);
+    this.#watcher.progress(this.#counters.normal, this.bitmap.dirtyPages);
   }
 
   /**
    * Sends the next dirty pages, ascending. Their records are read at the start of the slice, at
    * most a slice early; that is safe because their log was cleared before, so a later write is seen.
    */
-  async #sendSlice(leftBytes: number): Promise<void> {
-    const { costs } = this.#vmm.options;
+  *#sendSlice(leftBytes: number): MigrationThread {
+    const { costs } = this.#machine.options;
     const ranges = this.#nextDirty(Math.min(SLICE_PAGES_MAX, SLICE_NS / costs.sendZeroPageNs));
     this.#clearLog(ranges);
-    const records = await this.#vmm.readRecords(ranges);
+    yield preempt('log cleared');
+    const records = yield* readRecords(ranges);
+    yield preempt('records read');
     let costNs = 0;
     let bytes = 0;
     let index = 0;
@@ -231,6 +235,8 @@ export class Precopy {
       for (let pfn = ranges[i]!; pfn < ranges[i]! + ranges[i + 1]!; pfn++) {
         if (bytes > leftBytes || costNs > SLICE_NS) break;
         const tag = records[index++]!;
+        // A hint has taken it since the slice was chosen.
+        if (!this.bitmap.bits.get(pfn)) continue;
         const zero = tag === 0;
         bytes += zero ? ZERO_PAGE_BYTES : PAGE_HEADER_BYTES + PAGE_SIZE_BYTES;
         costNs += zero ? costs.sendZeroPageNs : costs.sendPageNs;
@@ -238,11 +244,11 @@ export class Precopy {
       }
     }
     this.#count(bytes);
-    await this.#vmm.advanceFor(costNs);
+    yield* advanceFor(this.#machine, costNs);
   }
 
   #send(pfn: Pfn, tag: number): void {
-    this.#bitmap.clear(pfn);
+    this.bitmap.clear(pfn);
     this.ledger.sent(pfn);
     this.destination.receive(pfn, tag);
     if (tag === 0) this.#counters.duplicate++;
@@ -264,9 +270,9 @@ export class Precopy {
 
   /** The next dirty pages from the scan position on, wrapping once, as pairs (first, count). */
   #nextDirty(pagesMax: number): Uint32Array {
-    const { bits } = this.#bitmap;
+    const { bits } = this.bitmap;
     const ranges: number[] = [];
-    let left = Math.min(Math.floor(pagesMax), this.#bitmap.dirtyPages);
+    let left = Math.min(Math.floor(pagesMax), this.bitmap.dirtyPages);
     let pfn = bits.nextSet(this.#scanPfn);
     if (pfn < 0) {
       this.#sendFirmware();
@@ -289,27 +295,30 @@ export class Precopy {
 
   /** Posts the postponed log clears of every chunk that these pages touch. */
   #clearLogOf(first: Pfn, pageCount: number): void {
-    for (const { firstPfn, bits } of this.#bitmap.takeClears(first, pageCount)) {
-      this.#vmm.post({ name: 'clearDirtyLog', first_pfn: firstPfn, bits });
+    for (const { firstPfn, bits } of this.bitmap.takeClears(first, pageCount)) {
+      this.#machine.post({ name: 'clearDirtyLog', first_pfn: firstPfn, bits });
     }
   }
 
   /** migration_completion: the vCPUs stop, a last sync, and everything left without a limit. */
-  async #complete(): Promise<void> {
-    const vmm = this.#vmm;
-    vmm.running = false;
-    await vmm.advanceFor(vmm.options.costs.vmStopNs);
-    await this.#sync();
+  *#complete(): MigrationThread {
+    const machine = this.#machine;
+    machine.running = false;
+    yield* advanceFor(machine, machine.options.costs.vmStopNs);
+    yield* this.#sync();
     this.#sendFirmware();
-    while (this.#bitmap.dirtyPages > 0) await this.#sendSlice(Number.POSITIVE_INFINITY);
+    while (this.bitmap.dirtyPages > 0) yield* this.#sendSlice(Number.POSITIVE_INFINITY);
     this.#count(EOS_BYTES);
   }
 
-  /** qemu_guest_free_page_hint: the pages need not be sent unless they are written again. */
-  #applyHint(hint: HintEvent): void {
+  /**
+   * qemu_guest_free_page_hint: the pages need not be sent unless they are written again. For the
+   * device, at any time while `run` runs.
+   */
+  applyHint(hint: HintEvent): void {
     const first = gpaToPfn(hint.gpa);
     const pageCount = Math.floor(hint.sizeBytes / PAGE_SIZE_BYTES);
-    const { bits } = this.#bitmap;
+    const { bits } = this.bitmap;
     // QEMU ≥ 6.1 clears here, not when the id was issued: docs/decisions/005 says what that can lose.
     this.#clearLogOf(first, pageCount);
     let skippedPages = 0;
@@ -318,7 +327,7 @@ export class Precopy {
       pfn >= 0 && pfn < first + pageCount;
       pfn = bits.nextSet(pfn)
     ) {
-      this.#bitmap.clear(pfn);
+      this.bitmap.clear(pfn);
       this.ledger.skip(pfn);
       skippedPages++;
     }
@@ -327,9 +336,9 @@ export class Precopy {
       pageCount,
       cmdId: hint.cmdId,
       queuedAtNs: hint.queuedAtNs,
-      consumedAtNs: this.#vmm.now,
+      consumedAtNs: this.#machine.now,
       skippedPages,
     });
-    this.#observer.hinted(first, pageCount);
+    this.#watcher.hinted(first, pageCount);
   }
 }

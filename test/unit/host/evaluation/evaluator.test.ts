@@ -2,7 +2,8 @@
 import { describe, expect, test } from 'vitest';
 import type { Guest } from '../../../../guest/machine/guest.ts';
 import { Evaluator } from '../../../../host/evaluation/evaluator.ts';
-import { Precopy } from '../../../../host/migration/precopy.ts';
+import { migrate } from '../../../../host/migration/drive.ts';
+import type { Precopy } from '../../../../host/migration/precopy.ts';
 import type { MigrationReport } from '../../../../protocol/index.ts';
 import { NS_PER_MS } from '../../../../shared/index.ts';
 import { inProcess, MIGRATE } from '../../../support/in-process.ts';
@@ -15,7 +16,7 @@ async function reportAfter(
   await hypervisor.runUntil(50 * NS_PER_MS);
   const evaluator = new Evaluator(hypervisor.vmm, () => {});
   await evaluator.begin();
-  const { precopy, figures } = await Precopy.run(hypervisor.vmm, MIGRATE, evaluator);
+  const { precopy, figures } = await migrate(hypervisor.vmm, MIGRATE, evaluator);
   plant(precopy, guest);
   return await evaluator.report(precopy, figures);
 }

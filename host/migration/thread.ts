@@ -1,0 +1,78 @@
+/**
+ * The migration thread as a coroutine: between two requests it is atomic, and whoever owns time
+ * answers each request and decides what happens meanwhile. QEMU's thread runs beside the vCPUs and
+ * the device's iothread; the requests are where these can come in between.
+ */
+import type { HostEventData, HostEventName, Message } from '../../protocol/index.ts';
+import {
+  assert,
+  Bitmap,
+  type Costs,
+  type EventLog,
+  type Gpa,
+  type Nanoseconds,
+} from '../../shared/index.ts';
+import type { BalloonDevice } from '../balloon/device.ts';
+
+export type MigrationRequest =
+  /** Let time pass; the machine's own work until then gets its turn, also when no time passes. */
+  | { readonly kind: 'advanceTo'; readonly atNs: Nanoseconds }
+  /** Fetch the dirty log, and clear it in the same step if asked to. Answered with a Bitmap. */
+  | { readonly kind: 'dirtyLog'; readonly clear: boolean }
+  /** Read content records, pairs of first frame and count. Answered with one tag per page. */
+  | { readonly kind: 'records'; readonly ranges: Uint32Array }
+  /** A round of hinting was asked for under this id; for observers. */
+  | { readonly kind: 'roundStarted'; readonly cmdId: number }
+  /** Takes no time; the device or a vCPU can come in between here. */
+  | { readonly kind: 'preempt'; readonly at: PreemptionPoint };
+
+export type PreemptionPoint = 'hints stopped' | 'log read' | 'log cleared' | 'records read';
+
+export type MigrationReply = Bitmap | Uint32Array | undefined;
+
+export type MigrationThread<T = void> = Generator<MigrationRequest, T, MigrationReply>;
+
+/** A hint of the current round, as the device took it. */
+export interface HintEvent {
+  readonly gpa: Gpa;
+  readonly sizeBytes: number;
+  readonly cmdId: number;
+  readonly queuedAtNs: Nanoseconds;
+}
+
+/** What the migration thread sees of its machine; nothing here lets time pass. */
+export interface MigrationMachine {
+  readonly now: Nanoseconds;
+  /** `ramPages`: frame numbers are below this; `ram`: the frames that hold RAM. */
+  readonly options: { readonly ramPages: number; readonly ram: Bitmap; readonly costs: Costs };
+  readonly log: EventLog;
+  readonly device: Pick<
+    BalloonDevice,
+    'canHint' | 'hintCmdId' | 'hintStart' | 'hintStop' | 'hintDone'
+  >;
+  /** False: vCPUs and device are stopped. */
+  running: boolean;
+  /** Queue a message to the guest: it takes effect before anything that is asked of it later. */
+  post(message: Message): void;
+  emit<N extends HostEventName>(event: N, data: HostEventData[N]): void;
+}
+
+export function preempt(at: PreemptionPoint): MigrationRequest {
+  return { kind: 'preempt', at };
+}
+
+export function* advanceFor(machine: MigrationMachine, ns: Nanoseconds): MigrationThread {
+  yield { kind: 'advanceTo', atNs: machine.now + Math.round(ns) };
+}
+
+export function* readDirtyLog(clear: boolean): MigrationThread<Bitmap> {
+  const log = yield { kind: 'dirtyLog', clear };
+  assert(log instanceof Bitmap, 'a dirty log is answered with a bitmap');
+  return log;
+}
+
+export function* readRecords(ranges: Uint32Array): MigrationThread<Uint32Array> {
+  const records = yield { kind: 'records', ranges };
+  assert(records instanceof Uint32Array, 'records are answered with tags');
+  return records;
+}
