@@ -56,8 +56,12 @@ export interface HostConfig {
 export interface MigrateParams {
   readonly bandwidthBytesPerS: number;
   readonly downtimeLimitMs: number;
-  /** When the dirty log is cleared: at the sync, or per chunk before its first send (clear_bmap). */
-  readonly clearLog: 'at-sync' | 'lazy';
+  /**
+   * When the dirty log is cleared: at the sync; or (clear_bmap) per chunk before its first send or
+   * hint, QEMU's `lazy`; or per chunk before its first send, and all that is left of it before a
+   * round of hinting is asked for, `lazy-at-start`.
+   */
+  readonly clearLog: 'at-sync' | 'lazy' | 'lazy-at-start';
 }
 
 export interface MigrationFigures {

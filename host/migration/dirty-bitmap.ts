@@ -6,21 +6,25 @@ import { assert, Bitmap, type Pfn } from '../../shared/index.ts';
 
 /** 2^18 pages = 1 GiB: QEMU's default clear_bmap_shift. */
 export const CLEAR_BITMAP_SHIFT = 18;
-const CHUNK_PAGES = 2 ** CLEAR_BITMAP_SHIFT;
+/** 64 pages, as KVM_CLEAR_DIRTY_LOG wants it. */
+const CLEAR_BITMAP_SHIFT_MIN = 6;
 
 export class DirtyBitmap {
   readonly bits: Bitmap;
   dirtyPages: number;
   /** One bit per chunk whose log must be cleared before its next page is sent. */
   readonly #clearChunks: Bitmap;
+  readonly #clearShift: number;
   /** The log as the last sync found it. */
   #syncedLog: Bitmap | null = null;
 
-  /** `ram`: the frames that there are; a hole is never dirty. */
-  constructor(ram: Bitmap) {
+  /** `ram`: the frames that there are; a hole is never dirty. Chunks have 2^clearShift pages. */
+  constructor(ram: Bitmap, clearShift: number = CLEAR_BITMAP_SHIFT) {
+    assert(clearShift >= CLEAR_BITMAP_SHIFT_MIN, 'a chunk of the log is whole words');
+    this.#clearShift = clearShift;
     this.bits = ram.clone();
     this.dirtyPages = ram.count();
-    this.#clearChunks = new Bitmap(Math.ceil(ram.bitCount / CHUNK_PAGES));
+    this.#clearChunks = new Bitmap(Math.ceil(ram.bitCount / 2 ** clearShift));
   }
 
   /** Adds what the log says; returns how many pages became dirty. */
@@ -44,13 +48,14 @@ export class DirtyBitmap {
     const log = this.#syncedLog;
     if (!log || pageCount === 0) return [];
     const taken: { firstPfn: Pfn; bits: Uint8Array }[] = [];
-    const last = (first + pageCount - 1) >>> CLEAR_BITMAP_SHIFT;
-    for (let chunk = first >>> CLEAR_BITMAP_SHIFT; chunk <= last; chunk++) {
+    const chunkPages = 2 ** this.#clearShift;
+    const last = (first + pageCount - 1) >>> this.#clearShift;
+    for (let chunk = first >>> this.#clearShift; chunk <= last; chunk++) {
       if (!this.#clearChunks.get(chunk)) continue;
       this.#clearChunks.clear(chunk);
-      const firstByte = (chunk * CHUNK_PAGES) / 8;
-      const bits = log.bytes.subarray(firstByte, firstByte + CHUNK_PAGES / 8);
-      taken.push({ firstPfn: chunk * CHUNK_PAGES, bits });
+      const firstByte = (chunk * chunkPages) / 8;
+      const bits = log.bytes.subarray(firstByte, firstByte + chunkPages / 8);
+      taken.push({ firstPfn: chunk * chunkPages, bits });
     }
     return taken;
   }

@@ -12,6 +12,7 @@ import {
   NS_PER_S,
   PAGE_SIZE_BYTES,
   type Pfn,
+  type Plants,
 } from '../../shared/index.ts';
 import { Destination } from './destination.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
@@ -58,12 +59,20 @@ export interface MigrationWatcher {
   progress(sentPages: number, remainingPages: number): void;
 }
 
+export interface PrecopyOptions {
+  /** `dirtyLogClearedAtHint`: as clear_log lazy, whatever the parameters say. */
+  readonly plants?: Pick<Plants, 'dirtyLogClearedAtHint'>;
+  /** Pages of a chunk whose log is cleared at once, as a power of two: 6 … 31; default QEMU's 18. */
+  readonly clearBitmapShift?: number;
+}
+
 export class Precopy {
   readonly destination: Destination;
   readonly ledger: HintLedger;
   readonly bitmap: DirtyBitmap;
   readonly #machine: MigrationMachine;
   readonly #params: MigrateParams;
+  readonly #clearOrder: MigrateParams['clearLog'];
   readonly #watcher: MigrationWatcher;
   readonly #counters = { normal: 0, duplicate: 0, transferredBytes: 0, dirtySyncs: 0 };
   #windowStartNs: Nanoseconds = 0;
@@ -74,12 +83,18 @@ export class Precopy {
   /** last_seen_block/page: where the scan goes on. */
   #scanPfn: Pfn = 0;
 
-  constructor(machine: MigrationMachine, params: MigrateParams, watcher: MigrationWatcher) {
+  constructor(
+    machine: MigrationMachine,
+    params: MigrateParams,
+    watcher: MigrationWatcher,
+    options: PrecopyOptions = {},
+  ) {
     const { ram, ramPages } = machine.options;
     this.#machine = machine;
     this.#params = params;
+    this.#clearOrder = options.plants?.dirtyLogClearedAtHint ? 'lazy' : params.clearLog;
     this.#watcher = watcher;
-    this.bitmap = new DirtyBitmap(ram);
+    this.bitmap = new DirtyBitmap(ram, options.clearBitmapShift);
     this.destination = new Destination(ramPages);
     this.ledger = new HintLedger(ramPages);
   }
@@ -147,7 +162,7 @@ export class Precopy {
     machine.device.hintStop();
     yield preempt('hints stopped');
     this.#counters.dirtySyncs++;
-    const lazy = this.#params.clearLog === 'lazy';
+    const lazy = this.#clearOrder !== 'at-sync';
     const log = yield* readDirtyLog(!lazy);
     yield preempt('log read');
     const added = this.bitmap.sync(log);
@@ -161,8 +176,15 @@ export class Precopy {
   }
 
   *#startRound(): MigrationThread {
-    const { device } = this.#machine;
-    if (device.hintStart()) yield { kind: 'roundStarted', cmdId: device.hintCmdId };
+    const { device, options } = this.#machine;
+    if (!device.canHint) return;
+    if (this.#clearOrder === 'lazy-at-start') {
+      // From here on each write leaves its bit, so a hint of the new id can undo none.
+      this.#clearLogOf(0, options.ramPages);
+      yield preempt('log cleared');
+    }
+    device.hintStart();
+    yield { kind: 'roundStarted', cmdId: device.hintCmdId };
   }
 
   /** The top of QEMU's loop: a sync when the estimate fits, and the decision on the exact figure. */
@@ -320,7 +342,7 @@ export class Precopy {
     const pageCount = Math.floor(hint.sizeBytes / PAGE_SIZE_BYTES);
     const { bits } = this.bitmap;
     // QEMU ≥ 6.1 clears here, not when the id was issued: docs/decisions/005 says what that can lose.
-    this.#clearLogOf(first, pageCount);
+    if (this.#clearOrder === 'lazy') this.#clearLogOf(first, pageCount);
     let skippedPages = 0;
     for (
       let pfn = bits.nextSet(first);

@@ -45,7 +45,7 @@ export interface MigrationMachine {
   readonly now: Nanoseconds;
   /** `ramPages`: frame numbers are below this; `ram`: the frames that hold RAM. */
   readonly options: { readonly ramPages: number; readonly ram: Bitmap; readonly costs: Costs };
-  readonly log: EventLog;
+  readonly log: Pick<EventLog, 'add'>;
   readonly device: Pick<
     BalloonDevice,
     'canHint' | 'hintCmdId' | 'hintStart' | 'hintStop' | 'hintDone'

@@ -82,7 +82,7 @@ const untilMigrateAt = z.strictObject({ until: z.literal('migrate_at') });
 const migration = z.strictObject({
   bandwidth: rateBytesPerS().optional(),
   downtime_limit: durationNs().optional(),
-  clear_log: z.enum(['at-sync', 'lazy']).optional(),
+  clear_log: z.enum(['at-sync', 'lazy', 'lazy-at-start']).optional(),
 });
 
 const figureBounds = Object.fromEntries(FIGURES.map((name) => [name, bound.optional()])) as Record<

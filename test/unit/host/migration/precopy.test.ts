@@ -67,6 +67,8 @@ describe('precopy of a guest at rest', () => {
     ['lazy', 'iterate'],
     ['at-sync', 'alloc'],
     ['lazy', 'oracle'],
+    ['lazy-at-start', 'iterate'],
+    ['lazy-at-start', 'alloc'],
   ] as const)(
     'loses nothing with the log cleared %s and strategy %s while memory is replaced',
     async (clearLog, strategy) => {
