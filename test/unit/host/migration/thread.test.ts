@@ -26,7 +26,7 @@ const BUSY = { first: 448, count: 128 } as const;
 const NO_WATCHER = { hinted: () => {}, progress: () => {} };
 const PARAMS: MigrateParams = {
   bandwidthBytesPerS: 10 * MIB,
-  downtimeLimitMs: 40,
+  downtimeLimitMs: 20,
   clearLog: 'at-sync',
 };
 
@@ -136,14 +136,15 @@ class PlayedMachine implements MigrationMachine {
   /** At a request. The guest allocates, writes, frees and hints; the device takes hints, in order. */
   others(_request: MigrationRequest): void {
     for (let left = this.#prng.below(40); left > 0; left--) {
-      const pfn = BUSY.first + this.#prng.below(BUSY.count);
+      // What was just hinted is reused soon.
+      const pfn = this.#queue.at(-1 - this.#prng.below(8))?.pfn ?? this.#busyPage();
       const what = this.#prng.below(8);
       if (what < 3) {
         this.used.set(pfn);
         this.write(pfn);
       } else if (what < 5) this.used.clear(pfn);
       else if (what < 7) {
-        if (!this.used.get(pfn)) this.#queue.push({ pfn, cmdId: this.#publishedId });
+        this.#hint(this.#busyPage());
       } else this.#takeHint();
     }
   }
@@ -151,6 +152,14 @@ class PlayedMachine implements MigrationMachine {
   write(pfn: number): void {
     this.tags[pfn] = ++this.#lastTag;
     this.#dirtyLog.mark(pfn);
+  }
+
+  #busyPage(): number {
+    return BUSY.first + this.#prng.below(BUSY.count);
+  }
+
+  #hint(pfn: number): void {
+    if (!this.used.get(pfn)) this.#queue.push({ pfn, cmdId: this.#publishedId });
   }
 
   #takeHint(): void {
