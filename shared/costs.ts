@@ -31,6 +31,8 @@ export interface Costs {
   readonly zoneLockNs: number;
   /** Guest: copy one page to another frame and change what maps it. */
   readonly migratePageNs: number;
+  /** Guest: try to lock and unmap one page, or to freeze its references, in vain or not. */
+  readonly migrateAttemptNs: number;
   /** Guest: put one element on a virtqueue. */
   readonly queueElementNs: number;
 }
@@ -50,5 +52,6 @@ export const DEFAULT_COSTS: Costs = {
   listNodeNs: 20,
   zoneLockNs: 100,
   migratePageNs: 20_000,
+  migrateAttemptNs: 200,
   queueElementNs: 300,
 };
