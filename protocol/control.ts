@@ -5,8 +5,14 @@ import type { Costs } from '../shared/index.ts';
  * which is the harness's, not the machine's. Nothing of it crosses the guest's channel.
  */
 
-export type StrategyName = 'none' | 'iterate' | 'alloc' | 'oracle';
-export const STRATEGIES: readonly StrategyName[] = ['none', 'iterate', 'alloc', 'oracle'];
+export type StrategyName = 'none' | 'iterate' | 'alloc' | 'alloc-ack' | 'oracle';
+export const STRATEGIES: readonly StrategyName[] = [
+  'none',
+  'iterate',
+  'alloc',
+  'alloc-ack',
+  'oracle',
+];
 
 /** Where the two processes meet. */
 export type Address =
@@ -19,12 +25,38 @@ export interface MmOptions {
   readonly pagePoison: boolean;
 }
 
+/** How far compaction looks whether a page is pinned before it isolates it. */
+export type PinCheck = 'anonymous' | 'extra_refs' | 'maybe_dma_pinned';
+export const PIN_CHECKS: readonly PinCheck[] = ['anonymous', 'extra_refs', 'maybe_dma_pinned'];
+
+/** Which design of movable pages the guest's kernel has. */
+export type MovableGenerationName = 'list' | 'pfn';
+export const MOVABLE_GENERATIONS: readonly MovableGenerationName[] = ['list', 'pfn'];
+
+/** Build and boot options of the guest's kernel beyond what fills pages. */
+export interface KernelOptions {
+  readonly movableGeneration: MovableGenerationName;
+  readonly pinCheck: PinCheck;
+  /** CONFIG_BALLOON_COMPACTION: pages of the balloon are movable. */
+  readonly balloonCompaction: boolean;
+  /** movablecore=, in pages. */
+  readonly movableZonePages: number;
+}
+
+export const DEFAULT_KERNEL_OPTIONS: KernelOptions = {
+  movableGeneration: 'list',
+  pinCheck: 'anonymous',
+  balloonCompaction: true,
+  movableZonePages: 0,
+};
+
 /** What the guest process is told at start. */
 export interface GuestConfig {
   readonly seed: number;
   readonly ramPages: number;
   readonly vcpus: number;
   readonly mm: MmOptions;
+  readonly kernel: KernelOptions;
   readonly strategy: StrategyName;
   /** `iterate`: free list nodes per lock hold, and the smallest order that is hinted. */
   readonly iterate: { readonly budgetNodes: number; readonly minOrder: number };
@@ -46,6 +78,10 @@ export interface HostConfig {
   readonly device: {
     readonly freePageHint: boolean;
     readonly mustTellHost: boolean;
+    /** Offer HINT_WAIT_ON_ACK. */
+    readonly hintWaitOnAck: boolean;
+    /** Each accepted hint is discarded at once, as Firecracker does. */
+    readonly discardHints: boolean;
   };
   readonly costs: Costs;
   readonly logPath: string | null;

@@ -1,7 +1,12 @@
 /** The guest's end of the balloon benchmarks: the real guest, without a recording. */
 import { Guest } from '../../guest/machine/guest.ts';
 import { Gfp, type PageAllocator } from '../../guest/mm/index.ts';
-import { connect, type GuestConfig, serveGuest } from '../../protocol/index.ts';
+import {
+  connect,
+  DEFAULT_KERNEL_OPTIONS,
+  type GuestConfig,
+  serveGuest,
+} from '../../protocol/index.ts';
 import { assert, DEFAULT_COSTS } from '../../shared/index.ts';
 import type { Start } from './start.ts';
 
@@ -10,7 +15,7 @@ const CONNECT_TIMEOUT_MS = 10_000;
 /** The guest process as it is, with a machine that has no recording. */
 export async function serveGuestMachine(start: Start & { role: 'guest' }): Promise<void> {
   const guest = new Guest(guestConfigOf(start.ramPages), null);
-  if (start.fragmented) fragment(guest.mm, start.ramPages);
+  if (start.fragmented) fragment(guest.system.mm, start.ramPages);
   const socket = await connect(start.address, CONNECT_TIMEOUT_MS);
   serveGuest(socket, (messages) => guest.handle(messages), guest.facts);
 }
@@ -21,6 +26,7 @@ export function guestConfigOf(ramPages: number): GuestConfig {
     ramPages,
     vcpus: 1,
     mm: { initOnAlloc: true, initOnFree: false, pagePoison: false },
+    kernel: DEFAULT_KERNEL_OPTIONS,
     strategy: 'iterate',
     iterate: { budgetNodes: 1000, minOrder: 0 },
     recordingPath: null,

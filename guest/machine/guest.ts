@@ -10,33 +10,22 @@ import {
 } from '../../protocol/index.ts';
 import { assert, BallastError, EventLog, NO_PLANTS, Prng } from '../../shared/index.ts';
 import type { Recording } from '../../shared/recording/index.ts';
-import { BalloonDriver } from '../balloon/driver.ts';
-import type { HintingStrategy } from '../balloon/hinting.ts';
-import { createStrategy } from '../hinting/create.ts';
-import { HintRecord } from '../hinting/hint-record.ts';
 import { Kcompactd } from '../kernel/kcompactd.ts';
-import type { Kernel } from '../kernel/kernel.ts';
-import { PageAllocator } from '../mm/index.ts';
 import { Scheduler } from '../sched/scheduler.ts';
-import { ChannelTransport } from '../virtio/channel-transport.ts';
 import { type StartedReplay, startReplay } from '../workload/start.ts';
 import { applyFreshBoot, applyRecording, ramSegmentsOf } from './initial-state.ts';
 import { MemoryPort } from './memory-port.ts';
 import { OraclePort } from './oracle-port.ts';
-import { POISON_TAG, Ram, RECORD_SIZE_BYTES, ZERO_TAG } from './ram.ts';
+import { RECORD_SIZE_BYTES } from './ram.ts';
+import { System } from './system.ts';
 
 export class Guest {
   readonly facts: GuestFacts;
-  readonly mm: PageAllocator;
-  readonly ram: Ram;
-  readonly driver: BalloonDriver;
-  readonly transport: ChannelTransport;
-  readonly strategy: HintingStrategy | null;
+  readonly system: System;
   readonly #config: GuestConfig;
   readonly #recording: Recording | null;
   readonly #log: EventLog;
   readonly #scheduler: Scheduler;
-  readonly #hints: HintRecord;
   readonly #kcompactd: Kcompactd;
   readonly #memory: MemoryPort;
   readonly #oracle: OraclePort;
@@ -54,39 +43,28 @@ export class Guest {
       vcpus: config.vcpus,
     };
     this.#log = new EventLog(sink);
-    const ram = new Ram(config.ramPages);
-    this.ram = ram;
     this.#scheduler = new Scheduler(config.vcpus);
-    this.mm = new PageAllocator(
-      { ramPages: config.ramPages, vcpus: config.vcpus, mm: config.mm },
-      {
-        clearPages: (pfn, pageCount, pattern) =>
-          ram.fill(pfn, pageCount, pattern === 'zero' ? ZERO_TAG : POISON_TAG),
-      },
-    );
-    if (recording) applyRecording(recording, this.mm, ram);
-    else applyFreshBoot(this.mm, ram);
-    const kernel = this.#kernel();
-    this.#kcompactd = new Kcompactd(kernel);
-    this.transport = new ChannelTransport(kernel);
-    this.strategy = createStrategy(kernel, config);
-    this.#hints = new HintRecord(
-      (pfn) => this.mm.isFree(pfn) || this.strategy?.holds?.(pfn) === true,
-    );
-    this.driver = new BalloonDriver(kernel, {
-      transport: this.transport,
-      strategy: this.strategy,
-      observers: [this.#hints],
+    this.system = new System(config, {
+      scheduler: this.#scheduler,
+      log: this.#log,
+      post: (message) => void this.#posted.push(message),
+      plants: NO_PLANTS,
+      tracer: null,
+      isExplored: false,
     });
+    const { mm, ram, strategy, hints } = this.system;
+    if (recording) applyRecording(recording, mm, ram);
+    else applyFreshBoot(mm, ram);
+    this.#kcompactd = new Kcompactd(this.system.kernel);
     this.#memory = new MemoryPort(ram);
     this.#oracle = new OraclePort({
-      mm: this.mm,
+      mm,
       ram,
-      strategy: this.strategy,
-      hints: this.#hints,
+      strategy,
+      hints,
       log: this.#log,
       now: () => this.#scheduler.now,
-      audit: () => this.audit(),
+      audit: () => this.system.audit(),
       statistics: () => this.statistics(),
     });
   }
@@ -101,25 +79,6 @@ export class Guest {
     return replies;
   }
 
-  #kernel(): Kernel {
-    const scheduler = this.#scheduler;
-    return {
-      get now() {
-        return scheduler.now;
-      },
-      costs: this.#config.costs,
-      log: this.#log,
-      mm: this.mm,
-      ram: this.ram,
-      plants: NO_PLANTS,
-      tracer: null,
-      isExplored: false,
-      spawn: (_name, body, cpu) => scheduler.spawn(body, cpu),
-      post: (message) => void this.#posted.push(message),
-      notify: () => scheduler.notify(),
-    };
-  }
-
   #dispatch(message: Message): Message[] | null {
     switch (message.name) {
       case 'run':
@@ -127,7 +86,7 @@ export class Guest {
       case 'irq':
       case 'used':
       case 'configChanged':
-        this.transport.receive(message);
+        this.system.transport.receive(message);
         return null;
       case 'deviceInfo':
       case 'deviceFeatures':
@@ -162,11 +121,11 @@ export class Guest {
     }
     if (!this.#booted) {
       this.#booted = true;
-      this.driver.start();
+      this.system.driver.start();
       this.#scheduler.spawn(() => this.#kcompactd.run());
     }
     const stop = this.#scheduler.run(untilNs, notifyNs);
-    const frame: Message[] = [...this.#posted, ...this.transport.drainAvail()];
+    const frame: Message[] = [...this.#posted, ...this.system.transport.drainAvail()];
     this.#posted = [];
     const reason =
       stop.kind === 'access'
@@ -181,7 +140,7 @@ export class Guest {
       reason,
       idle_until_ns: this.#scheduler.idleUntil,
     });
-    this.#log.add(this.#scheduler.now, 'exit', { reason, free: this.mm.freePages() });
+    this.#log.add(this.#scheduler.now, 'exit', { reason, free: this.system.mm.freePages() });
     return frame;
   }
 
@@ -195,8 +154,8 @@ export class Guest {
     this.#replay = startReplay(
       this.#recording,
       {
-        mm: this.mm,
-        ram: this.ram,
+        mm: this.system.mm,
+        ram: this.system.ram,
         vcpus,
         startNs: this.#scheduler.now,
         prng: new Prng(seed).split('in-place'),
@@ -211,26 +170,13 @@ export class Guest {
     this.#log.add(this.#scheduler.now, 'replay', { events: this.#recording.events.count });
   }
 
-  /** Empty when every page has exactly one owner and all counts agree. */
-  audit(): string[] {
-    return [...this.mm.audit(), ...this.driver.audit()];
-  }
-
   /** Named counters; those of Linux have the names of /proc/vmstat. */
   statistics(): Record<string, number> {
     const counters: Record<string, number> = {
       now_ns: this.#scheduler.now,
-      free_pages: this.mm.freePages(),
       kthread_cpu_ns: this.#scheduler.kthreadCpuNs,
-      held_pages: this.strategy?.heldPages ?? 0,
-      balloon_pages: this.driver.numPages,
-      ...this.strategy?.counters,
-      ...this.mm.vmstat,
+      ...this.system.statistics(),
       ...this.#kcompactd.counters,
-      ...this.driver.counters,
-      ...this.driver.hinting?.counters,
-      ...this.#hints.counters,
-      ...this.transport.counters,
       peak_rss_bytes: process.resourceUsage().maxRSS * 1024,
     };
     for (const part of this.#replay?.counters ?? []) Object.assign(counters, part);
@@ -238,7 +184,7 @@ export class Guest {
   }
 
   #mustBeSound(): void {
-    const [problem] = this.audit();
+    const [problem] = this.system.audit();
     assert(problem === undefined, `the audit finds nothing, found: ${problem}`);
   }
 }

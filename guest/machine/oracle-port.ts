@@ -30,6 +30,7 @@ export class OraclePort {
 
   constructor(witnesses: Witnesses) {
     this.#of = witnesses;
+    witnesses.ram.isInUse = (pfn) => this.#isInUse(pfn);
   }
 
   /** The reply, or undefined for a message of another group. */
@@ -39,6 +40,8 @@ export class OraclePort {
         return { name: 'freeSet', bits: this.#unusedSet().bytes };
       case 'countFree':
         return { name: 'freeCounts', counts: this.#countUnused(message.ranges) };
+      case 'getDestroyed':
+        return { name: 'destroyed', pfns: u32Bytes(this.#destroyed()) };
       case 'verify':
         return { name: 'verified', problems: this.#of.audit().slice(0, LINES_MAX) };
       case 'getStatistics':
@@ -70,12 +73,25 @@ export class OraclePort {
     return u32Bytes(counts);
   }
 
+  #isInUse(pfn: Pfn): boolean {
+    const { mm, strategy } = this.#of;
+    // The host may discard what is in the balloon.
+    return !mm.isFree(pfn) && !mm.pages.isOffline(pfn) && strategy?.holds?.(pfn) !== true;
+  }
+
+  #destroyed(): Uint32Array {
+    const pfns = [...this.#of.ram.destroyed.keys()].filter((pfn) => this.#isInUse(pfn));
+    return Uint32Array.from(pfns).sort();
+  }
+
   #historyOf(pfn: Pfn): string[] {
     const { hints, mm, ram } = this.#of;
     if (pfn >= ram.pageCount) return [];
     const state = mm.isFree(pfn) ? 'free' : 'allocated';
     const tag = ram.tags[pfn]!.toString(16).padStart(8, '0');
     const told = hints.historyOf(pfn).slice(1 - LINES_MAX);
-    return [...told, `guest at ${this.#of.now()} ns: ${state}, content tag ${tag}`];
+    const lostTag = ram.destroyed.get(pfn)?.toString(16).padStart(8, '0');
+    const lost = lostTag ? `, content tag ${lostTag} was discarded while in use` : '';
+    return [...told, `guest at ${this.#of.now()} ns: ${state}, content tag ${tag}${lost}`];
   }
 }

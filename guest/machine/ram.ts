@@ -22,6 +22,10 @@ export class Ram {
   hostFaultCount = 0;
   /** Pages filled with zeroes or poison so far. */
   filledPageCount = 0;
+  /** Whether somebody relies on what a page holds; who evaluates knows. */
+  isInUse: ((pfn: Pfn) => boolean) | null = null;
+  /** For evaluation: pages in use whose content a discard took, and the tag that they had. */
+  readonly destroyed = new Map<Pfn, number>();
   #nextTag = 1;
   /** Byte-backed regions by each of their frames: region bytes and the frame's offset in them. */
   readonly #bytes = new Map<Pfn, Uint8Array>();
@@ -45,6 +49,8 @@ export class Ram {
   copy(from: Pfn, to: Pfn): void {
     this.tags[to] = this.tags[from]!;
     this.#touch(to);
+    const lostTag = this.destroyed.size > 0 ? this.destroyed.get(from) : undefined;
+    if (lostTag !== undefined) this.destroyed.set(to, lostTag);
     this.dirtyLog.mark(to);
   }
 
@@ -59,6 +65,7 @@ export class Ram {
 
   /** The host gave up the backing: the page reads as zero. Not a guest write, so not logged. */
   discard(pfn: Pfn, pageCount: number): void {
+    for (let i = pfn; i < pfn + pageCount; i++) this.#noteDestroyed(i);
     this.tags.fill(ZERO_TAG, pfn, pfn + pageCount);
     this.untouched.setRange(pfn, pageCount);
     for (let i = pfn; i < pfn + pageCount; i++) this.#bytes.get(i)?.fill(0);
@@ -143,13 +150,23 @@ export class Ram {
     return tag;
   }
 
+  #noteDestroyed(pfn: Pfn): void {
+    const tag = this.tags[pfn]!;
+    if (tag !== ZERO_TAG && this.isInUse?.(pfn)) this.destroyed.set(pfn, tag);
+  }
+
+  /** Each write passes here. */
   #touch(pfn: Pfn): void {
+    if (this.destroyed.size > 0) this.destroyed.delete(pfn);
     if (!this.untouched.get(pfn)) return;
     this.untouched.clear(pfn);
     this.hostFaultCount++;
   }
 
   #touchRange(pfn: Pfn, pageCount: number): void {
+    if (this.destroyed.size > 0) {
+      for (let i = pfn; i < pfn + pageCount; i++) this.destroyed.delete(i);
+    }
     this.hostFaultCount += this.untouched.countRange(pfn, pageCount);
     this.untouched.clearRange(pfn, pageCount);
   }

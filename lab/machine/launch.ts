@@ -2,12 +2,13 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { resolve } from 'node:path';
-import type {
-  Address,
-  GuestConfig,
-  HostConfig,
-  MmOptions,
-  StrategyName,
+import {
+  type Address,
+  DEFAULT_KERNEL_OPTIONS,
+  type GuestConfig,
+  type HostConfig,
+  type MmOptions,
+  type StrategyName,
 } from '../../protocol/control.ts';
 import { BallastError, type Costs, DEFAULT_COSTS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import { DEFAULTS } from '../scenario/load.ts';
@@ -31,7 +32,8 @@ export interface LaunchOptions {
   /** How the guest finds free pages to hint. Default: none. */
   readonly strategy?: StrategyName;
   readonly iterate?: { readonly budgetNodes?: number; readonly minOrder?: number };
-  readonly device?: { readonly freePageHint?: boolean; readonly mustTellHost?: boolean };
+  /** What the device offers and does; hinting, and waiting for its ack, as the strategy needs it. */
+  readonly device?: Partial<HostConfig['device']>;
   readonly costs?: Partial<Costs>;
   readonly auditEveryEvents?: number;
   /** Virtual time between the workload's "migrate now" and the monitor's command. */
@@ -111,6 +113,7 @@ export function guestConfig(options: LaunchOptions, recording: RecordingFacts | 
       initOnFree: options.mm?.initOnFree ?? recording?.mm.initOnFree ?? false,
       pagePoison: options.mm?.pagePoison ?? recording?.mm.pagePoison ?? false,
     },
+    kernel: DEFAULT_KERNEL_OPTIONS,
     strategy: options.strategy ?? 'none',
     iterate: {
       budgetNodes: options.iterate?.budgetNodes ?? 1000,
@@ -132,6 +135,8 @@ function hostConfig(options: LaunchOptions, listen: Address, ramPages: number): 
     device: {
       freePageHint: options.device?.freePageHint ?? hints,
       mustTellHost: options.device?.mustTellHost ?? false,
+      hintWaitOnAck: options.device?.hintWaitOnAck ?? options.strategy === 'alloc-ack',
+      discardHints: options.device?.discardHints ?? false,
     },
     costs: { ...DEFAULT_COSTS, ...options.costs },
     logPath: options.logDirectory ? resolve(options.logDirectory, 'host.log') : null,

@@ -48,11 +48,19 @@ describe('on fragmented memory', () => {
     await hypervisor.runUntil(100_000_000);
     hypervisor.console('replay');
     await hypervisor.runUntil(100_000_000 + recording.header.migrateAtNs);
-    const buffer = new BigUint64Array(2 * guest.mm.freePages());
+    const buffer = new BigUint64Array(2 * guest.system.mm.freePages());
     let longest = { nodes: 0, holdNs: 0 };
-    for (const zone of guest.mm.zones) {
+    for (const zone of guest.system.mm.zones) {
       for (let order = 0; order <= 10; order++) {
-        const result = recordUnusedPages(guest.mm, DEFAULT_COSTS, zone, order, buffer, 0, true);
+        const result = recordUnusedPages(
+          guest.system.mm,
+          DEFAULT_COSTS,
+          zone,
+          order,
+          buffer,
+          0,
+          true,
+        );
         expect(result.status).toBe(Errno.OK);
         if (result.nodesVisited > longest.nodes) {
           longest = { nodes: result.nodesVisited, holdNs: result.holdNs };

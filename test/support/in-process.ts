@@ -5,6 +5,7 @@
 import { Guest } from '../../guest/machine/guest.ts';
 import { Hypervisor } from '../../host/hypervisor.ts';
 import {
+  DEFAULT_KERNEL_OPTIONS,
   type GuestConfig,
   type HostConfig,
   hostHello,
@@ -19,6 +20,7 @@ interface InProcessOptions {
   /** Without a recording: 64 MiB. */
   readonly guest?: Partial<GuestConfig>;
   readonly host?: Partial<HostConfig>;
+  readonly device?: Partial<HostConfig['device']>;
   readonly costs?: Partial<GuestConfig['costs']>;
   readonly recording?: Recording;
 }
@@ -46,6 +48,7 @@ export async function inProcess(options: InProcessOptions = {}): Promise<InProce
       ramPages: header?.frameCount ?? (64 * MIB) / 4096,
       vcpus: header?.vcpus ?? 1,
       mm: { initOnAlloc: header?.initOnAlloc ?? true, initOnFree: false, pagePoison: false },
+      kernel: DEFAULT_KERNEL_OPTIONS,
       strategy,
       iterate: { budgetNodes: 1000, minOrder: 0 },
       recordingPath: null,
@@ -62,7 +65,13 @@ export async function inProcess(options: InProcessOptions = {}): Promise<InProce
     seed,
     listen: { kind: 'unix', path: '' },
     ramPages: guest.facts.ramPages,
-    device: { freePageHint: strategy !== 'none', mustTellHost: false },
+    device: {
+      freePageHint: strategy !== 'none',
+      mustTellHost: false,
+      hintWaitOnAck: strategy === 'alloc-ack',
+      discardHints: false,
+      ...options.device,
+    },
     costs,
     logPath: null,
     plant: { acceptLateHints: false },

@@ -337,7 +337,7 @@ describe('a machine that is stopped', () => {
     await vmm.advanceTo(NS_PER_S);
     if (what === 'hints') vmm.device.hintStart();
     else hypervisor.setBalloon(4096);
-    const queued = () => guest.transport.counters.avail_chains;
+    const queued = () => guest.system.transport.counters.avail_chains;
     const before = queued();
     for (let i = 0; i < 1000 && queued() === before; i++) await vmm.advanceFor(MS);
     expect(queued()).toBeGreaterThan(before);
@@ -350,11 +350,11 @@ describe('a machine that is stopped', () => {
     vmm.post({ name: 'dirtyLogEnable', enabled: true });
     await vmm.getDirtyLog(true);
     vmm.running = false;
-    const tags = guest.ram.tags.slice();
+    const tags = guest.system.ram.tags.slice();
     const metrics = { ...vmm.device.metrics };
     await vmm.advanceFor(10 * NOTIFY_NS);
     expect((await vmm.getDirtyLog(false)).count()).toBe(0);
-    expect(guest.ram.tags).toEqual(tags);
+    expect(guest.system.ram.tags).toEqual(tags);
     expect(vmm.device.metrics).toEqual(metrics);
 
     vmm.running = true;
@@ -370,12 +370,12 @@ describe('a machine that is stopped', () => {
     // The device has looked at the buffer, but its work takes some time yet.
     while (vmm.device.metrics.discarded_pages === 0) await vmm.advanceFor(1000);
     vmm.running = false;
-    const tags = guest.ram.tags.slice();
+    const tags = guest.system.ram.tags.slice();
     await vmm.advanceFor(NS_PER_S);
     // What it had posted takes effect; the used ring stays as it is.
     await vmm.getDirtyLog(false);
     const written = [...tags.keys()].filter(
-      (pfn) => guest.ram.tags[pfn] !== tags[pfn] && guest.ram.tags[pfn] !== 0,
+      (pfn) => guest.system.ram.tags[pfn] !== tags[pfn] && guest.system.ram.tags[pfn] !== 0,
     );
     expect(written).toEqual([]);
     vmm.running = true;

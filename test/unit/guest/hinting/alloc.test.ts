@@ -16,7 +16,7 @@ function machine(mm?: typeof ZEROING) {
     isFree: (pfn) => pfn >= BLOCK_PAGES,
     ...(mm ? { mm } : {}),
   });
-  const strategy = new AllocStrategy(bare.kernel);
+  const strategy = new AllocStrategy(bare.kernel, 'alloc');
   const round = new PlayedRound(bare.kernel);
   const freed: number[] = [];
   const free = bare.mm.free.bind(bare.mm);
@@ -33,19 +33,22 @@ describe('hinting by allocation', () => {
     const { guest, hypervisor } = await inProcess({ guest: { strategy: 'alloc' } });
     const { vmm } = hypervisor;
     await vmm.advanceTo(NS_PER_S);
-    const before = guest.mm.freePages();
+    const before = guest.system.mm.freePages();
     expect(vmm.device.hintStart()).toBe(true);
     await vmm.advanceFor(NS_PER_S);
-    const held = guest.strategy?.heldPages ?? 0;
+    const held = guest.system.strategy?.heldPages ?? 0;
     expect(held).toBeGreaterThan(8 * BLOCK_PAGES);
     expect(vmm.device.metrics.hints_accepted * BLOCK_PAGES).toBe(held);
     vmm.device.hintStop();
     await vmm.advanceFor(NS_PER_S);
-    expect([guest.strategy?.heldPages, guest.mm.freePages()]).toEqual([held, before - held]);
+    expect([guest.system.strategy?.heldPages, guest.system.mm.freePages()]).toEqual([
+      held,
+      before - held,
+    ]);
     vmm.device.hintDone();
     await vmm.advanceFor(NS_PER_S);
-    expect([guest.strategy?.heldPages, guest.mm.freePages()]).toEqual([0, before]);
-    expect(guest.audit()).toEqual([]);
+    expect([guest.system.strategy?.heldPages, guest.system.mm.freePages()]).toEqual([0, before]);
+    expect(guest.system.audit()).toEqual([]);
   });
 
   test('stops at the first allocation that fails, and keeps what it has', () => {

@@ -25,6 +25,15 @@ export class PlayedRound implements HintRound {
     this.kernel = kernel;
   }
 
+  /** HINT_WAIT_ON_ACK; then `onAck` runs before each `used` returns. */
+  waitsOnAck = false;
+  onAck: () => void = () => {};
+
+  *used(): Kthread {
+    yield* atOnce();
+    this.onAck();
+  }
+
   freeEntries(): number {
     return 1023;
   }

@@ -1,7 +1,12 @@
 /** What a hostile or mistaken host may send: refused as bad messages are, or ignored; nothing grows. */
 import { describe, expect, test } from 'vitest';
 import { Guest } from '../../../../guest/machine/guest.ts';
-import { type GuestConfig, type Message, u32Bytes } from '../../../../protocol/index.ts';
+import {
+  DEFAULT_KERNEL_OPTIONS,
+  type GuestConfig,
+  type Message,
+  u32Bytes,
+} from '../../../../protocol/index.ts';
 import {
   BallastError,
   type BallastErrorCode,
@@ -31,6 +36,7 @@ function machine(config: Partial<GuestConfig> = {}) {
       ramPages: FRAMES,
       vcpus: 1,
       mm: NO_INIT,
+      kernel: DEFAULT_KERNEL_OPTIONS,
       strategy: 'iterate',
       iterate: { budgetNodes: 100, minOrder: 0 },
       recordingPath: null,
@@ -152,12 +158,12 @@ describe('a guest refuses', () => {
     const { guest } = machine();
     pastProbe(guest);
     guest.handle([{ name: 'dirtyLogEnable', enabled: true }]);
-    const tags = guest.ram.tags.slice();
-    const untouched = guest.ram.untouched.clone();
+    const tags = guest.system.ram.tags.slice();
+    const untouched = guest.system.ram.untouched.clone();
     for (const ask of askers) expect(refusal(guest, [ask(of)])).toBe('MESSAGE_INVALID');
-    expect(guest.ram.tags).toEqual(tags);
-    expect(guest.ram.untouched.words).toEqual(untouched.words);
-    expect(guest.ram.dirtyLog.bits.count()).toBe(0);
+    expect(guest.system.ram.tags).toEqual(tags);
+    expect(guest.system.ram.untouched.words).toEqual(untouched.words);
+    expect(guest.system.ram.dirtyLog.bits.count()).toBe(0);
   });
 
   test('no range at the limits of RAM', () => {
@@ -176,10 +182,10 @@ describe('a guest refuses', () => {
   ])('a piece of the dirty log %s, and clears nothing', (_what, first_pfn, length) => {
     const { guest } = machine();
     guest.handle([{ name: 'dirtyLogEnable', enabled: true }]);
-    for (let pfn = 0; pfn < FRAMES; pfn++) guest.ram.write(pfn);
+    for (let pfn = 0; pfn < FRAMES; pfn++) guest.system.ram.write(pfn);
     const clear: Message = { name: 'clearDirtyLog', first_pfn, bits: bytes(length) };
     expect(refusal(guest, [clear])).toBe('MESSAGE_INVALID');
-    expect(guest.ram.dirtyLog.bits.count()).toBe(FRAMES);
+    expect(guest.system.ram.dirtyLog.bits.count()).toBe(FRAMES);
   });
 });
 
@@ -187,19 +193,19 @@ describe('a guest takes', () => {
   test('a piece of the dirty log at the end, and clears that and no more', () => {
     const { guest } = machine();
     guest.handle([{ name: 'dirtyLogEnable', enabled: true }]);
-    for (let pfn = 0; pfn < FRAMES; pfn++) guest.ram.write(pfn);
+    for (let pfn = 0; pfn < FRAMES; pfn++) guest.system.ram.write(pfn);
     guest.handle([{ name: 'clearDirtyLog', first_pfn: FRAMES - 32, bits: bytes(4) }]);
-    expect(guest.ram.dirtyLog.bits.nextClear(0)).toBe(FRAMES - 32);
+    expect(guest.system.ram.dirtyLog.bits.nextClear(0)).toBe(FRAMES - 32);
   });
 
   test('fewer records than ranges, and writes only those', () => {
     const { guest } = machine();
-    const before = guest.ram.tags[12];
+    const before = guest.system.ram.tags[12];
     expect(before).not.toBe(0);
     guest.handle([{ name: 'write', ranges: ranges(10, 3), data: u32Bytes(Uint32Array.of(7, 8)) }]);
-    expect(guest.ram.tags[10]).toBe(7);
-    expect(guest.ram.tags[11]).toBe(8);
-    expect(guest.ram.tags[12]).toBe(before);
+    expect(guest.system.ram.tags[10]).toBe(7);
+    expect(guest.system.ram.tags[11]).toBe(8);
+    expect(guest.system.ram.tags[12]).toBe(before);
   });
 
   test.each<Message>([
@@ -212,11 +218,11 @@ describe('a guest takes', () => {
     const { guest, lines } = machine();
     pastProbe(guest);
     guest.handle([run(2 * MS)]);
-    const before = { free: guest.mm.freePages(), lines: lines.length };
+    const before = { free: guest.system.mm.freePages(), lines: lines.length };
     for (let i = 0; i < 100; i++) guest.handle(new Array<Message>(100).fill(message));
-    expect({ free: guest.mm.freePages(), lines: lines.length }).toEqual(before);
+    expect({ free: guest.system.mm.freePages(), lines: lines.length }).toEqual(before);
     expect(guest.handle([run(3 * MS)])).toHaveLength(1);
-    expect(guest.audit()).toEqual([]);
+    expect(guest.system.audit()).toEqual([]);
   });
 
   test('a run into the past as one of no time', () => {
@@ -244,7 +250,7 @@ describe('the console', () => {
     expect(lines.filter((line) => / replay /.test(line)).length).toBe(1);
     expect(guest.statistics()['replay_events']).toBe(2);
     const free = new Bitmap(FRAMES);
-    guest.mm.writeFreeSet(free);
+    guest.system.mm.writeFreeSet(free);
     expect([free.get(2000), free.get(2001), free.count()]).toEqual([false, false, 3070]);
   });
 

@@ -45,13 +45,13 @@ describe('the evaluation', () => {
   });
 
   test('finds a write that no dirty log saw', async () => {
-    const { memory } = await reportAfter((_precopy, guest) => guest.ram.write(IN_USE));
+    const { memory } = await reportAfter((_precopy, guest) => guest.system.ram.write(IN_USE));
     expect(memory.lost_pages).toBe(1);
   });
 
   test('does not mind what a free page holds', async () => {
     const { memory } = await reportAfter((precopy, guest) => {
-      expect(guest.mm.isFree(FREE)).toBe(true);
+      expect(guest.system.mm.isFree(FREE)).toBe(true);
       precopy.destination.tags[FREE] = 123;
     });
     expect(memory.lost_pages).toBe(0);

@@ -197,9 +197,9 @@ describe('a migration that does not converge', () => {
     expect([status, downtime_ms]).toEqual(['cancelled', 0]);
     expect(total_ms).toBeGreaterThanOrEqual(1000 * seconds);
     expect(total_ms).toBeLessThan(1000 * seconds + 1000);
-    const tags = guest.ram.tags.slice();
+    const tags = guest.system.ram.tags.slice();
     await hypervisor.runUntil(hypervisor.vmm.now + NS_PER_S);
-    expect(guest.ram.tags).not.toEqual(tags);
+    expect(guest.system.ram.tags).not.toEqual(tags);
     expect(await hypervisor.verify()).toEqual([]);
   });
 });
@@ -238,8 +238,8 @@ test('the dirty log is off after a migration', async () => {
   await hypervisor.runUntil(50 * NS_PER_MS);
   await hypervisor.migrate(MIGRATE);
   await hypervisor.runUntil(hypervisor.vmm.now + NS_PER_MS);
-  const before = guest.ram.dirtyLog.bits.count();
-  guest.ram.write(100);
-  guest.ram.write(101);
-  expect(guest.ram.dirtyLog.bits.count()).toBe(before);
+  const before = guest.system.ram.dirtyLog.bits.count();
+  guest.system.ram.write(100);
+  guest.system.ram.write(101);
+  expect(guest.system.ram.dirtyLog.bits.count()).toBe(before);
 });

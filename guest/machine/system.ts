@@ -1,0 +1,145 @@
+/**
+ * The guest's kernel with everything in it, around a scheduler and without a channel: what boots,
+ * what its parts know of each other, what is audited. `Guest` puts it behind the channel; an
+ * explorer of schedules drives the same with a scheduler of its own.
+ */
+import type { GuestConfig, Message } from '../../protocol/index.ts';
+import type { EventLog, Nanoseconds, Plants } from '../../shared/index.ts';
+import { BalloonDriver } from '../balloon/driver.ts';
+import type { HintingStrategy } from '../balloon/hinting.ts';
+import { Folios } from '../folio/index.ts';
+import { createStrategy } from '../hinting/create.ts';
+import { HintRecord } from '../hinting/hint-record.ts';
+import type { Kernel, PageTracer } from '../kernel/kernel.ts';
+import {
+  ListGeneration,
+  MemoryFailure,
+  type MovableGeneration,
+  PageMigration,
+  PfnGeneration,
+} from '../migrate/index.ts';
+import { PageAllocator } from '../mm/index.ts';
+import type { Kthread } from '../sched/kthread.ts';
+import { ChannelTransport } from '../virtio/channel-transport.ts';
+import { POISON_TAG, Ram, ZERO_TAG } from './ram.ts';
+
+/** What drives the kernel's threads. */
+export interface KernelScheduler {
+  readonly now: Nanoseconds;
+  /** `name` is for traces. */
+  spawn(body: () => Kthread, cpu: number, name: string): void;
+  /** A queue was notified now. */
+  notify(): void;
+}
+
+export interface SystemRuntime {
+  readonly scheduler: KernelScheduler;
+  readonly log: Pick<EventLog, 'add'>;
+  /** A message that the kernel posts to the host. */
+  post(message: Message): void;
+  readonly plants: Plants;
+  readonly tracer: PageTracer | null;
+  readonly isExplored: boolean;
+}
+
+/** The part of the configuration that the kernel sees. */
+export type SystemConfig = Pick<
+  GuestConfig,
+  'ramPages' | 'vcpus' | 'mm' | 'kernel' | 'strategy' | 'iterate' | 'costs'
+>;
+
+export class System {
+  readonly ram: Ram;
+  readonly mm: PageAllocator;
+  readonly kernel: Kernel;
+  readonly folios: Folios;
+  readonly generation: MovableGeneration;
+  readonly migration: PageMigration;
+  readonly memoryFailure: MemoryFailure;
+  readonly transport: ChannelTransport;
+  readonly strategy: HintingStrategy | null;
+  readonly hints: HintRecord;
+  readonly driver: BalloonDriver;
+
+  /** All frames are allocated until somebody calls `mm.adoptFreeSet`. */
+  constructor(config: SystemConfig, runtime: SystemRuntime) {
+    const ram = new Ram(config.ramPages);
+    this.ram = ram;
+    this.mm = new PageAllocator(
+      {
+        ramPages: config.ramPages,
+        vcpus: config.vcpus,
+        mm: config.mm,
+        movablePages: config.kernel.movableZonePages,
+      },
+      {
+        clearPages: (pfn, pageCount, pattern) =>
+          ram.fill(pfn, pageCount, pattern === 'zero' ? ZERO_TAG : POISON_TAG),
+      },
+    );
+    this.kernel = kernelOf(config, runtime, this.mm, ram);
+    this.folios = new Folios(this.mm);
+    this.generation =
+      config.kernel.movableGeneration === 'list'
+        ? new ListGeneration(this.kernel, this.folios)
+        : new PfnGeneration(this.kernel, this.folios);
+    this.migration = new PageMigration(this.kernel, this.folios, this.generation);
+    this.memoryFailure = new MemoryFailure(this.kernel, this.folios, this.migration);
+    this.transport = new ChannelTransport(this.kernel);
+    this.strategy = createStrategy(this.kernel, config);
+    this.hints = new HintRecord(
+      (pfn) => this.mm.isFree(pfn) || this.strategy?.holds?.(pfn) === true,
+    );
+    this.driver = new BalloonDriver(this.kernel, {
+      transport: this.transport,
+      strategy: this.strategy,
+      observers: [this.hints],
+    });
+  }
+
+  /** Empty when every page has exactly one owner and all counts agree. */
+  audit(): string[] {
+    return [...this.mm.audit(), ...this.driver.audit()];
+  }
+
+  /** Named counters; those of Linux have the names of /proc/vmstat. */
+  statistics(): Record<string, number> {
+    return {
+      free_pages: this.mm.freePages(),
+      held_pages: this.strategy?.heldPages ?? 0,
+      balloon_pages: this.driver.numPages,
+      ...this.strategy?.counters,
+      ...this.mm.vmstat,
+      ...this.driver.counters,
+      ...this.driver.hinting?.counters,
+      ...this.hints.counters,
+      ...this.transport.counters,
+      ...this.memoryFailure.counters,
+      hwpoison_pages: this.folios.poisonedPages,
+    };
+  }
+}
+
+function kernelOf(
+  config: SystemConfig,
+  runtime: SystemRuntime,
+  mm: PageAllocator,
+  ram: Ram,
+): Kernel {
+  const { scheduler } = runtime;
+  return {
+    get now() {
+      return scheduler.now;
+    },
+    costs: config.costs,
+    log: runtime.log,
+    mm,
+    ram,
+    plants: runtime.plants,
+    tracer: runtime.tracer,
+    isExplored: runtime.isExplored,
+    spawn: (name, body, cpu = 0) => scheduler.spawn(body, cpu, name),
+    post: (message) => runtime.post(message),
+    notify: () => scheduler.notify(),
+  };
+}
