@@ -49,7 +49,8 @@ export interface VmmOptions {
   /** The frames that hold RAM. */
   readonly ram: Bitmap;
   readonly costs: Costs;
-  readonly device: Pick<BalloonDeviceOptions, 'freePageHint' | 'mustTellHost' | 'acceptLateHints'>;
+  /** What is left out is as `BALLOON_DEVICE_DEFAULTS` says. */
+  readonly device: Partial<BalloonDeviceOptions>;
 }
 
 /** Where hints go while a migration runs. */

@@ -15,6 +15,8 @@ export const BalloonFeature = {
   FREE_PAGE_HINT: 3,
   PAGE_POISON: 4,
   PAGE_REPORTING: 5,
+  /** Proposed in 2026, not in the specification: hinted pages are reused only after their buffer was used. */
+  HINT_WAIT_ON_ACK: 6,
 } as const;
 export type BalloonFeature = (typeof BalloonFeature)[keyof typeof BalloonFeature];
 

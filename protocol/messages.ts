@@ -309,6 +309,14 @@ export const MESSAGES = {
     fields: { /** u32 per range. */ counts: 'bin' },
     doc: 'Pages of each range that nobody uses.',
   },
+  getErased: { id: 62, group: 'oracle', from: 'host', fields: {}, doc: 'Answered by erased.' },
+  erased: {
+    id: 63,
+    group: 'oracle',
+    from: 'guest',
+    fields: { /** u32 each, ascending. */ pfns: 'bin' },
+    doc: 'Pages in use whose content a discard took and that were not written since.',
+  },
   verify: {
     id: 52,
     group: 'oracle',

@@ -38,6 +38,7 @@ export const DRIVER_FEATURES: FeatureSet = featureMask(
   Feature.VERSION_1,
   BalloonFeature.MUST_TELL_HOST,
   BalloonFeature.FREE_PAGE_HINT,
+  BalloonFeature.HINT_WAIT_ON_ACK,
 );
 
 /** How long fill_balloon sleeps after a failed allocation. */
@@ -156,8 +157,11 @@ export class BalloonDriver {
   #choose(offered: FeatureSet): FeatureSet {
     let accepted = offered & DRIVER_FEATURES & (this.#options.features ?? DRIVER_FEATURES);
     accepted |= featureMask(Feature.VERSION_1);
-    if (this.#options.strategy) return accepted;
-    return accepted & ~featureMask(BalloonFeature.FREE_PAGE_HINT);
+    const { strategy } = this.#options;
+    if (!strategy) accepted &= ~featureMask(BalloonFeature.FREE_PAGE_HINT);
+    const hints = hasFeature(accepted, BalloonFeature.FREE_PAGE_HINT);
+    if (hints && strategy?.waitsOnAck) return accepted;
+    return accepted & ~featureMask(BalloonFeature.HINT_WAIT_ON_ACK);
   }
 
   *#initQueues(offered: FeatureSet): Kthread<string | null> {
@@ -189,6 +193,7 @@ export class BalloonDriver {
       queue,
       strategy: this.#options.strategy!,
       observers: this.#options.observers ?? [],
+      waitsOnAck: hasFeature(this.features, BalloonFeature.HINT_WAIT_ON_ACK),
       readCmdId: () => this.#readConfig('free_page_hint_cmd_id'),
       writeCommand: (which, cmdId) => this.#writeCommand(which, cmdId),
     });

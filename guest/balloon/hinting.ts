@@ -31,6 +31,10 @@ export interface HintRound {
   active(): Kthread<boolean>;
   /** Sleep until so many entries are free (default: one). False: the round has ended. */
   waitForSpace(entries?: number): Kthread<boolean>;
+  /** HINT_WAIT_ON_ACK was negotiated: a hinted block is in use again only after `used`. */
+  readonly waitsOnAck: boolean;
+  /** Sleep until the device has used every block queued so far, whatever becomes of the round. */
+  used(): Kthread;
   /** Queue one block and kick. Never waits for space. */
   hint(pfn: Pfn, pageCount: number, recordedAtNs: Nanoseconds): Kthread<HintOutcome>;
   /**
@@ -50,6 +54,8 @@ export interface HintingStrategy {
   readonly name: StrategyName;
   /** Pages that the strategy keeps from the allocator now. */
   readonly heldPages: number;
+  /** The driver accepts HINT_WAIT_ON_ACK for it. */
+  readonly waitsOnAck?: boolean;
   /** Counters of its own, for evaluation. */
   readonly counters?: Readonly<Record<string, number>>;
   /** Whether this frame is among the held ones. */
@@ -59,6 +65,8 @@ export interface HintingStrategy {
   run(round: HintRound): Kthread;
   /** The host said DONE: give back what is held. */
   release(): void;
+  /** Reclaim wants so many pages back; returns how many it got, whole blocks of them. */
+  shrink?(pages: number): number;
 }
 
 /** Per block, for evaluation: cheap, and without influence on the driver. */
@@ -80,6 +88,8 @@ export interface FreePageHintingOptions {
   readonly queue: SplitQueue;
   readonly strategy: HintingStrategy;
   readonly observers: readonly HintObserver[];
+  /** HINT_WAIT_ON_ACK was negotiated. */
+  readonly waitsOnAck: boolean;
   /** Read `free_page_hint_cmd_id` from the device. */
   readonly readCmdId: () => Kthread<number>;
   /** Store an id in driver memory; returns where. Start and stop ids have a buffer each. */
@@ -130,6 +140,10 @@ export class FreePageHinting implements HintRound {
     return this.#activeId;
   }
 
+  get waitsOnAck(): boolean {
+    return this.#options.waitsOnAck;
+  }
+
   /** Configuration interrupt. True: the hint work must be queued. */
   configChanged(): boolean {
     const queueWork = !this.#readCmdId;
@@ -177,6 +191,14 @@ export class FreePageHinting implements HintRound {
       if (this.freeEntries() >= entries) return true;
       this.counters.hint_ring_full++;
       yield { kind: 'wait', queue: this.#used };
+    }
+  }
+
+  *used(): Kthread {
+    this.#drain();
+    while (this.counters.hint_used_blocks < this.counters.hint_blocks) {
+      yield { kind: 'wait', queue: this.#used };
+      this.#drain();
     }
   }
 

@@ -40,8 +40,8 @@ export class OraclePort {
         return { name: 'freeSet', bits: this.#unusedSet().bytes };
       case 'countFree':
         return { name: 'freeCounts', counts: this.#countUnused(message.ranges) };
-      case 'getDestroyed':
-        return { name: 'destroyed', pfns: u32Bytes(this.#destroyed()) };
+      case 'getErased':
+        return { name: 'erased', pfns: u32Bytes(this.#erased()) };
       case 'verify':
         return { name: 'verified', problems: this.#of.audit().slice(0, LINES_MAX) };
       case 'getStatistics':
@@ -79,8 +79,8 @@ export class OraclePort {
     return !mm.isFree(pfn) && !mm.pages.isOffline(pfn) && strategy?.holds?.(pfn) !== true;
   }
 
-  #destroyed(): Uint32Array {
-    const pfns = [...this.#of.ram.destroyed.keys()].filter((pfn) => this.#isInUse(pfn));
+  #erased(): Uint32Array {
+    const pfns = [...this.#of.ram.erased.keys()].filter((pfn) => this.#isInUse(pfn));
     return Uint32Array.from(pfns).sort();
   }
 
@@ -90,7 +90,7 @@ export class OraclePort {
     const state = mm.isFree(pfn) ? 'free' : 'allocated';
     const tag = ram.tags[pfn]!.toString(16).padStart(8, '0');
     const told = hints.historyOf(pfn).slice(1 - LINES_MAX);
-    const lostTag = ram.destroyed.get(pfn)?.toString(16).padStart(8, '0');
+    const lostTag = ram.erased.get(pfn)?.toString(16).padStart(8, '0');
     const lost = lostTag ? `, content tag ${lostTag} was discarded while in use` : '';
     return [...told, `guest at ${this.#of.now()} ns: ${state}, content tag ${tag}${lost}`];
   }

@@ -25,7 +25,7 @@ export class Ram {
   /** Whether somebody relies on what a page holds; who evaluates knows. */
   isInUse: ((pfn: Pfn) => boolean) | null = null;
   /** For evaluation: pages in use whose content a discard took, and the tag that they had. */
-  readonly destroyed = new Map<Pfn, number>();
+  readonly erased = new Map<Pfn, number>();
   #nextTag = 1;
   /** Byte-backed regions by each of their frames: region bytes and the frame's offset in them. */
   readonly #bytes = new Map<Pfn, Uint8Array>();
@@ -49,8 +49,8 @@ export class Ram {
   copy(from: Pfn, to: Pfn): void {
     this.tags[to] = this.tags[from]!;
     this.#touch(to);
-    const lostTag = this.destroyed.size > 0 ? this.destroyed.get(from) : undefined;
-    if (lostTag !== undefined) this.destroyed.set(to, lostTag);
+    const lostTag = this.erased.size > 0 ? this.erased.get(from) : undefined;
+    if (lostTag !== undefined) this.erased.set(to, lostTag);
     this.dirtyLog.mark(to);
   }
 
@@ -65,7 +65,7 @@ export class Ram {
 
   /** The host gave up the backing: the page reads as zero. Not a guest write, so not logged. */
   discard(pfn: Pfn, pageCount: number): void {
-    for (let i = pfn; i < pfn + pageCount; i++) this.#noteDestroyed(i);
+    for (let i = pfn; i < pfn + pageCount; i++) this.#noteErased(i);
     this.tags.fill(ZERO_TAG, pfn, pfn + pageCount);
     this.untouched.setRange(pfn, pageCount);
     for (let i = pfn; i < pfn + pageCount; i++) this.#bytes.get(i)?.fill(0);
@@ -150,22 +150,22 @@ export class Ram {
     return tag;
   }
 
-  #noteDestroyed(pfn: Pfn): void {
+  #noteErased(pfn: Pfn): void {
     const tag = this.tags[pfn]!;
-    if (tag !== ZERO_TAG && this.isInUse?.(pfn)) this.destroyed.set(pfn, tag);
+    if (tag !== ZERO_TAG && this.isInUse?.(pfn)) this.erased.set(pfn, tag);
   }
 
   /** Each write passes here. */
   #touch(pfn: Pfn): void {
-    if (this.destroyed.size > 0) this.destroyed.delete(pfn);
+    if (this.erased.size > 0) this.erased.delete(pfn);
     if (!this.untouched.get(pfn)) return;
     this.untouched.clear(pfn);
     this.hostFaultCount++;
   }
 
   #touchRange(pfn: Pfn, pageCount: number): void {
-    if (this.destroyed.size > 0) {
-      for (let i = pfn; i < pfn + pageCount; i++) this.destroyed.delete(i);
+    if (this.erased.size > 0) {
+      for (let i = pfn; i < pfn + pageCount; i++) this.erased.delete(i);
     }
     this.hostFaultCount += this.untouched.countRange(pfn, pageCount);
     this.untouched.clearRange(pfn, pageCount);

@@ -17,7 +17,14 @@ import {
   queueIndices,
   u32Bytes,
 } from '../../protocol/index.ts';
-import { assert, Bitmap, type Costs, type Nanoseconds } from '../../shared/index.ts';
+import {
+  assert,
+  Bitmap,
+  type Costs,
+  gpaToPfn,
+  type Nanoseconds,
+  PAGE_SIZE_BYTES,
+} from '../../shared/index.ts';
 import { VirtioDevice } from '../virtio/device.ts';
 import { AvailCursor, type DeviceQueue } from '../virtio/queue.ts';
 import { decodeConfigWrite, encodeConfig } from './config.ts';
@@ -33,6 +40,13 @@ export interface BalloonDeviceOptions {
   readonly costs: Costs;
   readonly freePageHint: boolean;
   readonly mustTellHost: boolean;
+  /** Offer HINT_WAIT_ON_ACK, if hinting is offered. */
+  readonly hintWaitOnAck: boolean;
+  /**
+   * Each accepted hint is discarded at once (Firecracker ≥ 1.14), whether or not the guest has
+   * reused the pages by then: a driver that does not wait for the ack can lose data.
+   */
+  readonly discardHints: boolean;
   readonly numbering: QueueNumbering;
   readonly startReadsAs: 'stop' | 'id';
   readonly acceptLateHints: boolean;
@@ -41,6 +55,8 @@ export interface BalloonDeviceOptions {
 export const BALLOON_DEVICE_DEFAULTS = {
   freePageHint: true,
   mustTellHost: false,
+  hintWaitOnAck: false,
+  discardHints: false,
   numbering: 'dense-by-offered',
   startReadsAs: 'stop',
   acceptLateHints: false,
@@ -84,6 +100,7 @@ export class BalloonDevice {
   readonly #offered: FeatureSet;
   readonly #hinting: HintStateMachine;
   readonly #inflated: InflatedSet;
+  readonly #ram: Bitmap;
   readonly #ramPageCount: number;
   readonly #entered = new RangeBuilder();
   readonly #cursor = new AvailCursor();
@@ -99,11 +116,18 @@ export class BalloonDevice {
     const features: number[] = [Feature.VERSION_1];
     if (options.mustTellHost) features.push(BalloonFeature.MUST_TELL_HOST);
     if (options.freePageHint) features.push(BalloonFeature.FREE_PAGE_HINT);
+    if (options.freePageHint && options.hintWaitOnAck)
+      features.push(BalloonFeature.HINT_WAIT_ON_ACK);
     this.#offered = featureMask(...features);
-    this.#hinting = new HintStateMachine(options, this.metrics, hooks.onHint);
-    const ram = options.ram ?? allOf(options.ramPages);
-    this.#ramPageCount = ram.count();
-    this.#inflated = new InflatedSet(ram, this.metrics);
+    const sink: HintSink = (...hint) => this.#discardHint(...hint);
+    this.#hinting = new HintStateMachine(
+      options,
+      this.metrics,
+      options.discardHints ? sink : hooks.onHint,
+    );
+    this.#ram = options.ram ?? allOf(options.ramPages);
+    this.#ramPageCount = this.#ram.count();
+    this.#inflated = new InflatedSet(this.#ram, this.metrics);
     this.#nameQueues(this.#offered);
     this.virtio = new VirtioDevice(
       {
@@ -249,11 +273,24 @@ export class BalloonDevice {
     return true;
   }
 
+  /** The hint goes on its way, and what is RAM of it is to be discarded. */
+  #discardHint(...[gpa, sizeBytes, cmdId, chainAtNs]: Parameters<HintSink>): void {
+    this.#hooks.onHint(gpa, sizeBytes, cmdId, chainAtNs);
+    const first = gpaToPfn(gpa);
+    const end = first + sizeBytes / PAGE_SIZE_BYTES;
+    // One message names no more pages than there are; a driver may hint a page many times.
+    if (this.#entered.pageCount + end - first > this.#ramPageCount) this.#discardEntered();
+    for (let pfn = this.#ram.nextSet(first); pfn >= 0 && pfn < end; ) {
+      const stop = Math.min(this.#ram.nextClear(pfn), end);
+      this.#entered.addRange(pfn, stop - pfn);
+      pfn = this.#ram.nextSet(stop);
+    }
+  }
+
   #discardEntered(): void {
+    const pages = this.#entered.pageCount;
     const ranges = this.#entered.take();
     if (ranges === null) return;
-    let pages = 0;
-    for (let i = 1; i < ranges.length; i += 2) pages += ranges[i]!;
     if (this.#hooks.discardInhibited?.()) {
       this.metrics.inhibited_discards += pages;
       return;

@@ -10,15 +10,26 @@ import { type BalloonMetrics, countViolation } from './metrics.ts';
 export class RangeBuilder {
   #pairs = new Uint32Array(64);
   #length = 0;
+  #pageCount = 0;
 
-  /** Consecutive pages, ascending or descending, join the last range. */
+  /** Pages added since the last `take`. */
+  get pageCount(): number {
+    return this.#pageCount;
+  }
+
   add(pfn: number): void {
+    this.addRange(pfn, 1);
+  }
+
+  /** Consecutive ranges, ascending or descending, join the last one. */
+  addRange(pfn: number, pageCount: number): void {
+    this.#pageCount += pageCount;
     if (this.#length > 0) {
       const first = this.#pairs[this.#length - 2]!;
       const count = this.#pairs[this.#length - 1]!;
-      if (pfn === first + count || pfn + 1 === first) {
+      if (pfn === first + count || pfn + pageCount === first) {
         if (pfn < first) this.#pairs[this.#length - 2] = pfn;
-        this.#pairs[this.#length - 1] = count + 1;
+        this.#pairs[this.#length - 1] = count + pageCount;
         return;
       }
     }
@@ -28,7 +39,7 @@ export class RangeBuilder {
       this.#pairs = grown;
     }
     this.#pairs[this.#length++] = pfn;
-    this.#pairs[this.#length++] = 1;
+    this.#pairs[this.#length++] = pageCount;
   }
 
   /** The ranges since the last call, or null. */
@@ -36,6 +47,7 @@ export class RangeBuilder {
     if (this.#length === 0) return null;
     const ranges = this.#pairs.slice(0, this.#length);
     this.#length = 0;
+    this.#pageCount = 0;
     return ranges;
   }
 }

@@ -17,6 +17,7 @@ export interface BalloonMetrics {
   /** PFNs inflated while in the balloon, and deflated while not in it. */
   double_inflated_pfns: number;
   double_deflated_pfns: number;
+  /** Of inflated and, if the device discards them, of hinted pages. */
   discarded_pages: number;
   inhibited_discards: number;
   hint_rounds: number;

@@ -86,7 +86,8 @@ export class Evaluator implements MigrationObserver {
   async report(precopy: Precopy, figures: MigrationFigures): Promise<MigrationReport> {
     const vmm = this.#vmm;
     const free = await vmm.getFreeSet();
-    const lost = figures.status === 'completed' ? await this.#verify(precopy, free) : [];
+    const different = figures.status === 'completed' ? await this.#verify(precopy, free) : [];
+    const lost = merged(different, await this.#erased());
     const counters = await guestStatistics(vmm);
     const total = (name: string): number => counters[name] ?? 0;
     const added = (name: string): number => total(name) - (this.#startCounters[name] ?? 0);
@@ -151,6 +152,12 @@ export class Evaluator implements MigrationObserver {
     return lost;
   }
 
+  /** What discarding hints took from the guest: lost on both sides, so no comparison finds it. */
+  async #erased(): Promise<Pfn[]> {
+    const { pfns } = await this.#vmm.request({ name: 'getErased' }, 'erased');
+    return [...(toUint32(pfns) ?? [])];
+  }
+
   async #histories(precopy: Precopy, pfns: readonly Pfn[]): Promise<LostPage[]> {
     const told: LostPage[] = [];
     for (const pfn of pfns) {
@@ -177,6 +184,11 @@ export async function guestStatistics(vmm: Vmm): Promise<Record<string, number>>
     named[String(counters[i])] = Number(counters[i + 1]);
   }
   return named;
+}
+
+/** The members of either list, ascending. */
+function merged(one: readonly Pfn[], other: readonly Pfn[]): Pfn[] {
+  return [...new Set([...one, ...other])].sort((a, b) => a - b);
 }
 
 function ratio(part: number, whole: number): number | null {

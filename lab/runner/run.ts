@@ -69,7 +69,9 @@ export function launchOptionsOf(scenario: Scenario, strategy: StrategyName): Lau
     iterate: scenario.iterate,
     device: {
       mustTellHost: scenario.mustTellHost,
+      discardHints: scenario.discardHints,
       ...(scenario.freePageHint === null ? {} : { freePageHint: scenario.freePageHint }),
+      ...(scenario.hintWaitOnAck === null ? {} : { hintWaitOnAck: scenario.hintWaitOnAck }),
     },
     costs: scenario.costs,
     auditEveryEvents: scenario.auditEveryEvents,

@@ -163,6 +163,8 @@ function complete(
     monitorLatencyNs: file.migration.monitor_latency ?? DEFAULTS.monitorLatencyNs,
     freePageHint: file.device.free_page_hint ?? null,
     mustTellHost: file.device.must_tell_host ?? false,
+    hintWaitOnAck: file.device.hint_wait_on_ack ?? null,
+    discardHints: file.device.discard_hints ?? false,
     costs: { ...DEFAULT_COSTS, ...definedOnly(file.costs) },
     auditEveryEvents: file.audit_every_events,
     acceptLateHints: file.plant.accept_late_hints,

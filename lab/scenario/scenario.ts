@@ -19,6 +19,9 @@ export interface Scenario {
   /** null: offered exactly when the strategy hints. */
   readonly freePageHint: boolean | null;
   readonly mustTellHost: boolean;
+  /** null: offered exactly when the strategy waits for the ack. */
+  readonly hintWaitOnAck: boolean | null;
+  readonly discardHints: boolean;
   readonly costs: Costs;
   readonly auditEveryEvents: number;
   readonly acceptLateHints: boolean;

@@ -152,6 +152,8 @@ export const scenarioSchema = z.strictObject({
     .strictObject({
       free_page_hint: z.boolean().optional(),
       must_tell_host: z.boolean().optional(),
+      hint_wait_on_ack: z.boolean().optional(),
+      discard_hints: z.boolean().optional(),
     })
     .default({}),
   costs: costs.default({}),

@@ -255,3 +255,59 @@ test('used entries that the host invents change nothing', () => {
   expect(harness.transport.counters.protocol_violations).toBeGreaterThan(0);
   expect(harness.driver.hinting!.counters.hint_used_blocks).toBe(0);
 });
+
+describe('HINT_WAIT_ON_ACK', () => {
+  /** Hints one block and waits for it. */
+  class AwaitingStrategy extends BatchStrategy {
+    readonly waitsOnAck: boolean;
+    readonly waited: boolean[] = [];
+    usedAtNs = 0;
+
+    constructor(waitsOnAck: boolean) {
+      super(1);
+      this.waitsOnAck = waitsOnAck;
+    }
+
+    override *run(round: HintRound): Kthread {
+      yield* super.run(round);
+      this.waited.push(round.waitsOnAck);
+      yield* round.used();
+      this.usedAtNs = round.kernel.now;
+    }
+  }
+
+  test.each([
+    { offered: true, hints: true, wanted: true, negotiated: true },
+    { offered: false, hints: true, wanted: true, negotiated: false },
+    { offered: true, hints: true, wanted: false, negotiated: false },
+    { offered: true, hints: false, wanted: true, negotiated: false },
+  ])(
+    'is negotiated: $negotiated, when offered: $offered, with hinting: $hints, wanted: $wanted',
+    ({ offered, hints, wanted, negotiated }) => {
+      const device = { freePageHint: hints, hintWaitOnAck: offered };
+      const strategy = new AwaitingStrategy(wanted);
+      const harness = boot(strategy, { device });
+      const bit6 = (harness.driver.features >> 6n) & 1n;
+      expect(bit6).toBe(negotiated ? 1n : 0n);
+      harness.device.hintStart();
+      harness.runFor(SECOND);
+      expect(strategy.waited).toEqual(hints ? [negotiated] : []);
+    },
+  );
+
+  test('a block is used when the device says so, also after its round has ended', () => {
+    const strategy = new AwaitingStrategy(true);
+    const harness = boot(strategy, { device: { hintWaitOnAck: true } });
+    harness.stalled = true;
+    harness.device.hintStart();
+    harness.runFor(SECOND);
+    harness.device.hintDone();
+    harness.runFor(SECOND);
+    expect([strategy.queued, strategy.usedAtNs, strategy.releases]).toEqual([[1], 0, 0]);
+    const stalledUntilNs = harness.now;
+    harness.stalled = false;
+    harness.runFor(SECOND);
+    expect(strategy.usedAtNs).toBeGreaterThanOrEqual(stalledUntilNs);
+    expect([harness.hints, strategy.releases]).toEqual([[], 1]);
+  });
+});

@@ -10,13 +10,13 @@ const RAM_PAGES = 16_384;
 const BLOCK_PAGES = 1024;
 const ZEROING = { initOnAlloc: true, initOnFree: false, pagePoison: false };
 
-function machine(mm?: typeof ZEROING) {
+function machine(mm?: typeof ZEROING, name: 'alloc' | 'alloc-ack' = 'alloc') {
   const bare = bareKernel({
     ramPages: RAM_PAGES,
     isFree: (pfn) => pfn >= BLOCK_PAGES,
     ...(mm ? { mm } : {}),
   });
-  const strategy = new AllocStrategy(bare.kernel, 'alloc');
+  const strategy = new AllocStrategy(bare.kernel, name);
   const round = new PlayedRound(bare.kernel);
   const freed: number[] = [];
   const free = bare.mm.free.bind(bare.mm);
@@ -115,5 +115,61 @@ describe('hinting by allocation', () => {
     expect(scheduler.kthreadCpuNs).toBe(2 * blockNs);
     // A block counts as hinted once it is cleared.
     expect(round.hinted.map(({ recordedAtNs }) => recordedAtNs)).toEqual([blockNs, 2 * blockNs]);
+  });
+});
+
+describe('the shrinker', () => {
+  test.each([
+    { pages: 0, blocks: 0 },
+    { pages: 1, blocks: 1 },
+    { pages: BLOCK_PAGES, blocks: 1 },
+    { pages: BLOCK_PAGES + 1, blocks: 2 },
+    { pages: 100 * BLOCK_PAGES, blocks: 4 },
+  ])('gets $blocks blocks of four for $pages pages, the last hinted first', ({ pages, blocks }) => {
+    const { mm, strategy, round, freed, run } = machine();
+    round.limitBlocks = 4;
+    run();
+    const before = mm.freePages();
+    expect(strategy.shrink(pages)).toBe(blocks * BLOCK_PAGES);
+    const newestFirst = round.hinted.map(({ pfn }) => pfn).reverse();
+    expect(freed).toEqual(newestFirst.slice(0, blocks));
+    expect(strategy.heldPages).toBe((4 - blocks) * BLOCK_PAGES);
+    expect(mm.freePages()).toBe(before + blocks * BLOCK_PAGES);
+    expect(strategy.counters.hint_shrunk_pages).toBe(blocks * BLOCK_PAGES);
+    expect(mm.audit()).toEqual([]);
+  });
+
+  test('does not get the block that is being hinted', () => {
+    const { mm, strategy, round, run } = machine();
+    const { QUEUED, FULL } = HintOutcome;
+    round.outcomes = [QUEUED, FULL, QUEUED];
+    const got: number[] = [];
+    const { hint } = round;
+    round.hint = (...block) => {
+      got.push(strategy.shrink(BLOCK_PAGES));
+      return hint.apply(round, block);
+    };
+    round.limitBlocks = 2;
+    run();
+    expect(got).toEqual([0, BLOCK_PAGES, 0]);
+    expect([strategy.heldPages, mm.audit()]).toEqual([BLOCK_PAGES, []]);
+  });
+});
+
+describe('hinting by allocation with HINT_WAIT_ON_ACK', () => {
+  test('holds a block until the ack, which it awaits even when the round is over', () => {
+    const { mm, strategy, round, freed, run } = machine(undefined, 'alloc-ack');
+    round.waitsOnAck = true;
+    round.limitBlocks = 1;
+    let heldAtAck = 0;
+    round.onAck = () => {
+      heldAtAck = strategy.heldPages;
+      expect(strategy.holds(round.hinted[0]!.pfn)).toBe(true);
+      strategy.release();
+    };
+    run();
+    expect([heldAtAck, freed]).toEqual([BLOCK_PAGES, []]);
+    strategy.release();
+    expect([strategy.heldPages, freed.length, mm.audit()]).toEqual([0, 1, []]);
   });
 });

@@ -376,3 +376,63 @@ test('a hole below 4 GiB is not RAM: its frames are bad PFNs, and no target asks
   expect([device.metrics.bad_pfns, device.metrics.inflated_pfns]).toEqual([1, 1]);
   expect(discards()).toEqual([99, 1]);
 });
+
+describe('hints that are discarded', () => {
+  const start = (device: BalloonDevice, send: ReturnType<typeof make>['send']): void => {
+    device.hintStart();
+    send(HINT, { out: pfns(device.hintCmdId) });
+  };
+
+  test('are discarded when they are accepted, and go on their way as well', () => {
+    const { device, send, discards, hints, metrics } = make({ discardHints: true });
+    start(device, send);
+    const blocks = [
+      [16 * 4096, 8192],
+      [18 * 4096, 4096],
+      [40 * 4096, 4096],
+    ] as const;
+    expect(send(HINT, { head: 0, in: blocks })).toEqual([0]);
+    expect(discards()).toEqual([16, 3, 40, 1]);
+    expect([hints.length, metrics.discarded_pages]).toEqual([3, 4]);
+  });
+
+  test.each([
+    ['without the option', {}, [16 * 4096, 4096]],
+    ['outside of guest memory', { discardHints: true }, [RAM_PAGES * 4096, 4096]],
+    ['while discards are inhibited', { discardHints: true, inhibited: true }, [16 * 4096, 4096]],
+  ] as const)('are not discarded %s', (_what, options, block) => {
+    const { device, send, discards } = make(options);
+    start(device, send);
+    expect(send(HINT, { in: [block] })).toEqual([0]);
+    expect(discards()).toEqual([]);
+  });
+
+  test('are not discarded once the round is over', () => {
+    const { device, send, discards, metrics } = make({ discardHints: true });
+    start(device, send);
+    device.hintStop();
+    send(HINT, { in: [[16 * 4096, 4096]] });
+    expect([discards(), metrics.hint_pages_late]).toEqual([[], 1]);
+  });
+
+  test('leave out what is a hole', () => {
+    const ram = new Bitmap(RAM_PAGES);
+    ram.setRange(0, 100);
+    ram.setRange(200, 50);
+    const { device, send, discards } = make({ discardHints: true, ram });
+    start(device, send);
+    send(HINT, { in: [[90 * 4096, 120 * 4096]] });
+    expect(discards()).toEqual([90, 10, 200, 10]);
+  });
+
+  test('name no more pages in one message than there are', () => {
+    const { device, send, posted } = make({ discardHints: true });
+    start(device, send);
+    const all = { in: [[0, RAM_PAGES * 4096]] } as const;
+    send(HINT, { head: 0, ...all }, { head: 1, ...all }, { head: 2, ...all });
+    const messages = posted.flatMap((one) => (one.name === 'discard' ? [one] : []));
+    expect(messages.map(({ ranges }) => [...toUint32(ranges)!])).toEqual(
+      [1, 2, 3].map(() => [0, RAM_PAGES]),
+    );
+  });
+});

@@ -78,7 +78,7 @@ const refused: [title: string, line: string, message: string][] = [
   [
     'an unknown way to clear the log',
     '  - migrate: { clear_log: never }',
-    'x.yaml:4: steps[1].migrate.clear_log: expected one of at-sync, lazy, found "never"',
+    'x.yaml:4: steps[1].migrate.clear_log: expected one of at-sync, lazy, lazy-at-start, found "never"',
   ],
   [
     'a replay without recording',
@@ -104,7 +104,7 @@ const refused: [title: string, line: string, message: string][] = [
   [
     'an unknown strategy',
     'strategies: [none, magic]',
-    'x.yaml:4: strategies[1]: expected one of none, iterate, alloc, oracle, found "magic"',
+    'x.yaml:4: strategies[1]: expected one of none, iterate, alloc, alloc-ack, oracle, found "magic"',
   ],
   [
     'a text for a truth value',
@@ -178,6 +178,19 @@ describe('a scenario', () => {
         { kind: 'migrate', params: { downtimeLimitMs: 300, bandwidthBytesPerS: 200 * 2 ** 20 } },
       ],
     });
+  });
+
+  test('says what the device offers and does', async () => {
+    const text = withLines('device: { hint_wait_on_ack: false, discard_hints: true }');
+    const given = await parseScenario('x.yaml', text);
+    expect([given.hintWaitOnAck, given.discardHints]).toEqual([false, true]);
+    const left = await parseScenario('x.yaml', withLines());
+    expect([left.hintWaitOnAck, left.discardHints]).toEqual([null, false]);
+  });
+
+  test.each(['at-sync', 'lazy', 'lazy-at-start'])('clears the log %s', async (order) => {
+    const scenario = await parseScenario('x.yaml', withLines(`migration: { clear_log: ${order} }`));
+    expect(scenario.migration.clearLog).toBe(order);
   });
 
   test('takes a cost of 10 s', async () => {
