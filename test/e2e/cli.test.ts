@@ -62,7 +62,7 @@ describe('bad input is one line on stderr and exit status 2:', () => {
     [
       'an unknown strategy',
       ['compare', 'idle-1g', '--strategies', 'magic'],
-      /^ballast: .*Expected one of none, iterate, alloc, oracle, found "magic"\.$/,
+      /^ballast: .*Expected one of none, iterate, alloc, alloc-ack, oracle, found "magic"\.$/,
     ],
     [
       'a bad override',

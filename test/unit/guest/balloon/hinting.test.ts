@@ -5,7 +5,7 @@ import {
   type HintRound,
 } from '../../../../guest/balloon/hinting.ts';
 import type { Kthread } from '../../../../guest/sched/kthread.ts';
-import { type Message, toUint32 } from '../../../../protocol/index.ts';
+import { BalloonFeature, featureMask, type Message, toUint32 } from '../../../../protocol/index.ts';
 import { DriverHarness, type HarnessOptions } from '../../../support/driver-harness.ts';
 
 const MS = 1_000_000;
@@ -284,9 +284,12 @@ describe('HINT_WAIT_ON_ACK', () => {
   ])(
     'is negotiated: $negotiated, when offered: $offered, with hinting: $hints, wanted: $wanted',
     ({ offered, hints, wanted, negotiated }) => {
-      const device = { freePageHint: hints, hintWaitOnAck: offered };
       const strategy = new AwaitingStrategy(wanted);
-      const harness = boot(strategy, { device });
+      const features = featureMask(BalloonFeature.HINT_WAIT_ON_ACK);
+      const harness = boot(strategy, {
+        device: { hintWaitOnAck: offered },
+        driver: hints ? {} : { features },
+      });
       const bit6 = (harness.driver.features >> 6n) & 1n;
       expect(bit6).toBe(negotiated ? 1n : 0n);
       harness.device.hintStart();

@@ -164,7 +164,11 @@ describe('hinting by allocation with HINT_WAIT_ON_ACK', () => {
     let heldAtAck = 0;
     round.onAck = () => {
       heldAtAck = strategy.heldPages;
-      expect(strategy.holds(round.hinted[0]!.pfn)).toBe(true);
+      const [{ pfn } = { pfn: -1 }] = round.hinted;
+      const heldSet = new Bitmap(RAM_PAGES);
+      strategy.writeHeldSet(heldSet);
+      expect([strategy.holds(pfn), heldSet.count()]).toEqual([true, BLOCK_PAGES]);
+      expect(heldSet.countRange(pfn, BLOCK_PAGES)).toBe(BLOCK_PAGES);
       strategy.release();
     };
     run();
