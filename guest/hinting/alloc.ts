@@ -53,7 +53,8 @@ export class AllocStrategy implements HintingStrategy {
   }
 
   *run(round: HintRound): Kthread {
-    const { costs, mm } = this.#kernel;
+    const { costs, mm, plants } = this.#kernel;
+    const waits = round.waitsOnAck && !plants.hintDiscardsWithoutAck;
     // Linux checks the command id before each block, and stops when an allocation fails.
     while (yield* round.active()) {
       const memoryCostNs = startMemoryCost(this.#kernel);
@@ -63,7 +64,7 @@ export class AllocStrategy implements HintingStrategy {
       yield { kind: 'cpu', ns: costs.allocNs + memoryCostNs() };
       if (pfn < 0) return;
       const outcome = yield* round.hint(pfn, HINT_PAGES, this.#kernel.now);
-      if (outcome === HintOutcome.QUEUED && round.waitsOnAck) yield* round.used();
+      if (outcome === HintOutcome.QUEUED && waits) yield* round.used();
       this.#inFlight = -1;
       // No entry free, or another id: the block goes back, and the loop decides what next.
       if (outcome === HintOutcome.QUEUED) this.#hold(pfn);

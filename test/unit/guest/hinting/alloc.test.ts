@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { HintOutcome } from '../../../../guest/balloon/hinting.ts';
 import { AllocStrategy } from '../../../../guest/hinting/alloc.ts';
-import { Bitmap, NS_PER_S } from '../../../../shared/index.ts';
+import { Bitmap, NO_PLANTS, NS_PER_S } from '../../../../shared/index.ts';
 import { inProcess } from '../../../support/in-process.ts';
 import { bareKernel } from '../kernel/machine.ts';
 import { PlayedRound } from './round.ts';
@@ -10,13 +10,16 @@ const RAM_PAGES = 16_384;
 const BLOCK_PAGES = 1024;
 const ZEROING = { initOnAlloc: true, initOnFree: false, pagePoison: false };
 
-function machine(mm?: typeof ZEROING, name: 'alloc' | 'alloc-ack' = 'alloc') {
+function machine(mm?: typeof ZEROING, name: 'alloc' | 'alloc-ack' = 'alloc', plants = NO_PLANTS) {
   const bare = bareKernel({
     ramPages: RAM_PAGES,
     isFree: (pfn) => pfn >= BLOCK_PAGES,
     ...(mm ? { mm } : {}),
   });
-  const strategy = new AllocStrategy(bare.kernel, name);
+  const strategy = new AllocStrategy(
+    Object.create(bare.kernel, { plants: { value: plants } }),
+    name,
+  );
   const round = new PlayedRound(bare.kernel);
   const freed: number[] = [];
   const free = bare.mm.free.bind(bare.mm);
@@ -157,6 +160,19 @@ describe('the shrinker', () => {
 });
 
 describe('hinting by allocation with HINT_WAIT_ON_ACK', () => {
+  test.each([
+    ['', NO_PLANTS, 2],
+    [' unless a bug is planted', { ...NO_PLANTS, hintDiscardsWithoutAck: true }, 0],
+  ])('waits after each block%s', (_what, plants, acks) => {
+    const { round, run } = machine(undefined, 'alloc-ack', plants);
+    round.waitsOnAck = true;
+    round.limitBlocks = 2;
+    let awaited = 0;
+    round.onAck = () => awaited++;
+    run();
+    expect([round.hinted.length, awaited]).toEqual([2, acks]);
+  });
+
   test('holds a block until the ack, which it awaits even when the round is over', () => {
     const { mm, strategy, round, freed, run } = machine(undefined, 'alloc-ack');
     round.waitsOnAck = true;
