@@ -4,7 +4,7 @@
  * pages hang on lists through page->lru. PG_movable is sticky until the page is freed; a driver that
  * gives up an isolated page takes its device away from it, and that is how it is recognised.
  */
-import { assert, Errno, type Pfn } from '../../shared/index.ts';
+import { assert, type Errno, type Pfn } from '../../shared/index.ts';
 import type { Folios } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { PageFlag, type PageOwner } from '../mm/index.ts';
@@ -42,21 +42,40 @@ export class ListGeneration implements MovableGeneration {
 
   transfer(src: Pfn, dst: Pfn): void {
     const { pages } = this.#folios;
-    pages.refcount[dst]!++;
+    assert(this.deviceOf(src) !== 0, 'what is transferred is its driver’s');
+    this.#get(dst);
     this.adopt(dst, pages.owner[src]! as PageOwner, pages.mappingObject(src));
     pages.mapping[src] = 0;
     this.#folios.put(src);
   }
 
-  *release(pfn: Pfn, cpu = 0): Kthread {
-    const { pages, locks } = this.#folios;
-    // Under the lock nobody is half way through isolating it.
+  *release(pfn: Pfn, cpu = 0): Kthread<boolean> {
+    const { locks } = this.#folios;
+    assert(this.deviceOf(pfn) !== 0, 'what is released is its driver’s');
+    // Keeps the frame while we wait: the driver's reference may move on to a copy.
+    this.#get(pfn);
+    // Under the lock nobody is half way through isolating or moving it.
     yield* locks.lock(pfn);
-    pages.mapping[pfn] = 0;
-    if (this.#kernel.plants.driverClearsMovableOfIsolated) pages.clearFlag(pfn, PageFlag.MOVABLE);
-    this.#kernel.tracer?.note('release', pfn);
+    const isDrivers = this.deviceOf(pfn) !== 0;
+    if (isDrivers) this.releaseIsolated(pfn);
     locks.unlock(pfn);
     this.#folios.put(pfn, cpu);
+    return isDrivers;
+  }
+
+  tryRelease(pfn: Pfn, cpu = 0): boolean {
+    const { locks } = this.#folios;
+    assert(this.deviceOf(pfn) !== 0, 'what is released is its driver’s');
+    if (!locks.tryLock(pfn)) return false;
+    this.#disown(pfn);
+    locks.unlock(pfn);
+    this.#folios.put(pfn, cpu);
+    return true;
+  }
+
+  releaseIsolated(src: Pfn): void {
+    this.#disown(src);
+    this.#folios.put(src);
   }
 
   isIsolated(pfn: Pfn): boolean {
@@ -86,13 +105,11 @@ export class ListGeneration implements MovableGeneration {
   }
 
   *putback(pfn: Pfn): Kthread {
-    const { pages, locks } = this.#folios;
+    const { locks } = this.#folios;
     yield* locks.lock(pfn);
     const { putbackAfterSuccess } = this.#kernel.plants;
     if (this.#isMovable(pfn) || putbackAfterSuccess) yield* this.#ops.of(pfn).putbackPage(pfn);
-    pages.clearFlag(pfn, PageFlag.ISOLATED);
-    this.#kernel.tracer?.note('putback', pfn);
-    locks.unlock(pfn);
+    this.#endIsolation(pfn, 'putback');
     this.#folios.put(pfn);
   }
 
@@ -108,10 +125,8 @@ export class ListGeneration implements MovableGeneration {
     this.#folios.locks.unlock(pfn);
   }
 
-  *migrate(dst: Pfn, src: Pfn, mode: MigrateMode): Kthread<Errno> {
-    // Freed while it was isolated: nothing is to be moved, and our reference is the last.
-    if (!this.#isMovable(src)) return Errno.OK;
-    return yield* this.#ops.of(src).migratePage(dst, src, mode);
+  opsOf(src: Pfn): MovableOps | undefined {
+    return this.#isMovable(src) ? this.#ops.of(src) : undefined;
   }
 
   finish(src: Pfn): void {
@@ -120,11 +135,12 @@ export class ListGeneration implements MovableGeneration {
   }
 
   finishAndKeep(src: Pfn): void {
-    this.#folios.pages.clearFlag(src, PageFlag.ISOLATED);
-    this.#kernel.tracer?.note('migrated', src);
+    assert(this.deviceOf(src) === 0, 'a page that was moved or released is no driver’s');
+    this.#endIsolation(src, 'migrated');
   }
 
   finishTarget(dst: Pfn): void {
+    this.#folios.locks.unlock(dst);
     this.#folios.put(dst);
   }
 
@@ -133,10 +149,29 @@ export class ListGeneration implements MovableGeneration {
     return pages.hasFlag(pfn, PageFlag.MOVABLE) && pages.mapping[pfn] !== 0;
   }
 
+  #get(pfn: Pfn): void {
+    const got = this.#folios.pages.tryGet(pfn);
+    assert(got, 'a page in use has references');
+  }
+
   #giveUp(pfn: Pfn, locked: boolean): false {
     if (locked) this.#folios.locks.unlock(pfn);
     // May be the last reference: then the page is freed here.
     this.#folios.put(pfn);
     return false;
+  }
+
+  /** Under the page lock: the device goes, the type and PG_movable stay until the page is freed. */
+  #disown(pfn: Pfn): void {
+    const { pages } = this.#folios;
+    pages.mapping[pfn] = 0;
+    if (this.#kernel.plants.driverClearsMovableOfIsolated) pages.clearFlag(pfn, PageFlag.MOVABLE);
+    this.#kernel.tracer?.note('release', pfn);
+  }
+
+  #endIsolation(pfn: Pfn, what: string): void {
+    this.#folios.pages.clearFlag(pfn, PageFlag.ISOLATED);
+    this.#kernel.tracer?.note(what, pfn);
+    this.#folios.locks.unlock(pfn);
   }
 }

@@ -14,6 +14,7 @@ import { MigrateMode, type MigrateTarget } from './modes.ts';
 const TARGET_GFP = Gfp.GFP_USER | Gfp.__GFP_MOVABLE | Gfp.__GFP_RETRY_MAYFAIL;
 
 export class MemoryFailure {
+  /** Frames taken out of use, and requests that were in vain. */
   readonly counters = { soft_offline: 0, soft_offline_failed: 0 };
   readonly #kernel: Kernel;
   readonly #folios: Folios;
@@ -31,16 +32,14 @@ export class MemoryFailure {
   }
 
   /**
-   * OK: the frame is out of use (also if it was before). EBUSY: its page could not be moved. EINVAL:
-   * no such frame, or one that no page migration can empty.
+   * OK: the frame is out of use (also if it was before). EBUSY, ENOMEM: its page could not be moved
+   * now; large blocks are not split. EIO: nobody can empty the page. EINVAL: there is no such frame.
    */
   *softOfflinePage(pfn: Pfn): Kthread<Errno> {
     const { pages } = this.#folios;
-    if (!(pfn >= 0 && pfn < pages.ramPages)) return Errno.EINVAL;
-    const head = pages.headOf(pfn);
-    if (pages.hasFlag(head, PageFlag.HWPOISON)) return Errno.OK;
+    if (!(Number.isInteger(pfn) && pfn >= 0 && pfn < pages.ramPages)) return Errno.EINVAL;
+    if (pages.hasFlag(pages.headOf(pfn), PageFlag.HWPOISON)) return Errno.OK;
     if (pages.isFree(pfn)) return this.#offlineFree(pfn);
-    if (pages.order[head] !== 0 || pages.hasFlag(pfn, PageFlag.RESERVED)) return Errno.EINVAL;
     const result = yield* this.#offlineInUse(pfn);
     if (result !== Errno.OK) this.counters.soft_offline_failed++;
     return result;
@@ -50,63 +49,82 @@ export class MemoryFailure {
   #offlineFree(pfn: Pfn): Errno {
     const taken = this.#kernel.mm.allocExact(pfn, 0, Gfp.GFP_KERNEL);
     assert(taken, 'a free frame can be taken');
-    this.#poison(pfn);
+    this.#handlePoison(pfn);
     return Errno.OK;
   }
 
   /** soft_offline_in_use_page */
   *#offlineInUse(pfn: Pfn): Kthread<Errno> {
     const { pages } = this.#folios;
-    const isMovable = pages.hasFlag(pfn, PageFlag.MOVABLE);
-    if (!isMovable && (yield* this.#dropCleanCache(pfn))) return this.#offlineIfFree(pfn);
-    if (!(yield* this.#migration.isolate(pfn, MigrateMode.SYNC))) {
-      return pages.isFree(pfn) ? this.#offlineFree(pfn) : Errno.EBUSY;
-    }
-    let moved = false;
+    const head = pages.headOf(pfn);
+    if (!pages.hasFlag(head, PageFlag.MOVABLE | PageFlag.LRU)) return Errno.EIO;
+    if (pages.order[head] !== 0) return Errno.EBUSY;
+    // get_hwpoison_page: until the isolation has a reference of its own. A frozen page has none.
+    const held = pages.tryGet(pfn);
+    if (held && (yield* this.#isEmptied(pfn))) return Errno.OK;
+    const isolated = yield* this.#migration.isolate(pfn, MigrateMode.SYNC);
+    if (held) this.#folios.put(pfn);
+    return isolated ? yield* this.#migrateAway(pfn) : this.#offlineIfFree(pfn, Errno.EBUSY);
+  }
+
+  /**
+   * invalidate_inode_page: clean page cache need not be moved. True: the page is poisoned now, by
+   * us or somebody else; false: it is as it was. On true the reference is gone.
+   */
+  *#isEmptied(pfn: Pfn): Kthread<boolean> {
+    const { pages, locks, lruvec, mappings } = this.#folios;
+    yield* locks.lock(pfn);
+    yield* locks.waitWriteback(pfn);
+    const wasPoisoned = pages.hasFlag(pfn, PageFlag.HWPOISON);
+    const dropped =
+      pages.hasFlag(pfn, PageFlag.LRU) &&
+      mappings.of(pfn)?.tryToDrop(pfn, pages.mappingIndex(pfn)) === true;
+    locks.unlock(pfn);
+    if (wasPoisoned) this.#folios.put(pfn);
+    if (!dropped) return wasPoisoned;
+    if (pages.hasFlag(pfn, PageFlag.LRU)) lruvec.remove(pfn);
+    this.#handlePoison(pfn);
+    return true;
+  }
+
+  *#migrateAway(pfn: Pfn): Kthread<Errno> {
     const isolated = this.#migration.newSet(1);
     isolated.add(pfn);
-    yield* this.#migration.migrate(isolated, {
+    const result = yield* this.#migration.migrate(isolated, {
       mode: MigrateMode.SYNC,
       reason: 'memory_failure',
       target: this.#target,
-      onMigrated: () => {
-        moved = true;
-      },
     });
+    if (result === 0) this.#handlePoison(pfn);
+    else if (this.#kernel.plants.hwpoisonOnFailure) this.#setPoison(pfn);
     yield* this.#migration.putbackAll(isolated);
     this.#migration.recycle(isolated);
-    if (!moved && !this.#kernel.plants.hwpoisonOnFailure) return this.#offlineIfFree(pfn);
-    this.#poison(pfn);
-    return Errno.OK;
+    if (result === 0) return Errno.OK;
+    return this.#offlineIfFree(pfn, result > 0 ? Errno.EBUSY : (result as Errno));
   }
 
-  /** invalidate_inode_page: clean page cache need not be moved. True: the page was dropped. */
-  *#dropCleanCache(pfn: Pfn): Kthread<boolean> {
-    const { pages, locks, mappings } = this.#folios;
-    if (!pages.tryGet(pfn)) return false;
-    yield* locks.lock(pfn);
-    yield* locks.waitWriteback(pfn);
-    const dropped = mappings.of(pfn)?.tryToDrop(pfn, pages.mappingIndex(pfn)) ?? false;
-    locks.unlock(pfn);
-    this.#folios.put(pfn);
-    return dropped;
+  /** Its user may have freed the page while it was ours; otherwise `result`. */
+  #offlineIfFree(pfn: Pfn, result: Errno): Errno {
+    return this.#folios.pages.isFree(pfn) ? this.#offlineFree(pfn) : result;
   }
 
-  #offlineIfFree(pfn: Pfn): Errno {
-    return this.#folios.pages.isFree(pfn) ? this.#offlineFree(pfn) : Errno.EBUSY;
-  }
-
-  /** page_handle_poison: the frame is nobody's, for ever. */
-  #poison(pfn: Pfn): void {
+  /**
+   * page_handle_poison: the frame is nobody's, for ever; our reference stays. Whoever else holds a
+   * reference or the page lock for a moment still finds it.
+   */
+  #handlePoison(pfn: Pfn): void {
     const { pages } = this.#folios;
-    if (!this.#kernel.plants.hwpoisonOnFailure) {
-      pages.flags[pfn] = PageFlag.ALLOCATED;
-      pages.mapping[pfn] = 0;
-      pages.setOwner(pfn, PageOwner.POISONED);
-    }
-    pages.setFlag(pfn, PageFlag.HWPOISON);
-    this.#folios.poisonedPages++;
+    pages.flags[pfn]! &= PageFlag.ALLOCATED | PageFlag.LOCKED;
+    pages.mapping[pfn] = 0;
+    pages.setOwner(pfn, PageOwner.POISONED);
+    this.#setPoison(pfn);
     this.counters.soft_offline++;
+  }
+
+  /** SetPageHWPoison, num_poisoned_pages_inc */
+  #setPoison(pfn: Pfn): void {
+    this.#folios.pages.setFlag(pfn, PageFlag.HWPOISON);
+    this.#folios.poisonedPages++;
     this.#kernel.tracer?.note('hwpoison', pfn);
   }
 }

@@ -1,7 +1,7 @@
 /**
  * The core of page migration, for both shapes: a batch goes through an unmap phase and a move phase,
  * each in passes while something is busy; what is left is undone (linux mm/migrate.c,
- * migrate_pages_batch of 6.3 and later).
+ * migrate_pages_batch of 6.3 and later). Plain code for each page, except where it has to wait.
  */
 import { Errno, type Pfn } from '../../shared/index.ts';
 import type { Folios } from '../folio/index.ts';
@@ -14,6 +14,8 @@ import { MigrateMode, type MigrateRequest } from './modes.ts';
 import type { MovableGeneration } from './movable-ops.ts';
 
 const BETWEEN_PAGES = preempt('migrate_pages_batch');
+/** In place of an errno: the page is locked by somebody, or under writeback, and the mode may wait. */
+const MUST_WAIT = 1;
 
 export class MigrateBatch {
   readonly #kernel: Kernel;
@@ -31,8 +33,8 @@ export class MigrateBatch {
   }
 
   /**
-   * Tries every PENDING entry in `first` … `end`−1, each phase in at most `passes` passes. Entries
-   * are DONE, FAILED or (busy) PENDING then. ENOMEM: no target; what had one was moved.
+   * Tries every open entry in `first` … `end`−1, each phase in at most `passes` passes. Entries are
+   * DONE, FAILED or BUSY then. ENOMEM: no target; what had one was moved, the rest stays open.
    */
   *run(
     batch: Batch,
@@ -42,24 +44,22 @@ export class MigrateBatch {
     mode: MigrateMode,
     request: MigrateRequest,
   ): Kthread<Errno> {
-    const attemptsNs = this.#kernel.costs.migrateAttemptNs;
+    const { costs, isExplored } = this.#kernel;
     let result: Errno = Errno.OK;
     let busy = end - first;
     for (let pass = 0; pass < passes && busy > 0 && result === Errno.OK; pass++) {
       busy = 0;
       let attempts = 0;
-      for (let i = first; i < end; i++) {
-        if (batch.state[i] !== EntryState.PENDING) continue;
+      for (let i = first; i < end && result === Errno.OK; i++) {
+        if (!batch.isOpen(i)) continue;
+        if (isExplored) yield BETWEEN_PAGES;
         attempts++;
-        const outcome = yield* this.#unmap(batch, i, mode, request);
-        if (outcome === Errno.ENOMEM) {
-          result = Errno.ENOMEM;
-          break;
-        }
+        let outcome = this.#unmap(batch, i, mode, request);
+        if (outcome === MUST_WAIT) outcome = yield* this.#waitAndUnmap(batch, i, mode, request);
         if (outcome === Errno.EAGAIN) busy++;
-        else if (outcome !== Errno.OK) batch.state[i] = EntryState.FAILED;
+        else if (outcome === Errno.ENOMEM) result = Errno.ENOMEM;
       }
-      yield { kind: 'cpu', ns: attempts * attemptsNs };
+      if (attempts > 0) yield { kind: 'cpu', ns: attempts * costs.migrateAttemptNs };
     }
     yield* this.#movePhase(batch, first, end, passes, mode, request);
     return result;
@@ -77,113 +77,147 @@ export class MigrateBatch {
     let busy = end - first;
     for (let pass = 0; pass < passes && busy > 0; pass++) {
       busy = 0;
-      let attempts = 0;
-      let moved = 0;
+      let ns = 0;
       for (let i = first; i < end; i++) {
         if (batch.state[i] !== EntryState.UNMAPPED) continue;
         if (isExplored) yield BETWEEN_PAGES;
-        attempts++;
+        ns += costs.migrateAttemptNs;
         const src = batch.src[i]!;
-        const outcome = this.#pages.hasFlag(src, PageFlag.MOVABLE)
-          ? yield* this.#generation.migrate(batch.dst[i]!, src, mode)
-          : this.#lru.move(batch.dst[i]!, src);
-        if (outcome === Errno.OK) {
-          moved++;
-          yield* this.#finish(batch, i, request);
-        } else if (outcome === Errno.EAGAIN) busy++;
-        else this.#undo(batch, i, EntryState.FAILED, request);
+        const isMovable = this.#pages.hasFlag(src, PageFlag.MOVABLE);
+        let outcome: Errno | null;
+        if (isMovable) {
+          outcome = this.#moveAtOnce(batch.dst[i]!, src, mode);
+          if (outcome === null) outcome = yield* this.#moveMovable(batch.dst[i]!, src, mode);
+        } else {
+          const faultsBefore = this.#kernel.ram.hostFaultCount;
+          outcome = this.#lru.move(batch.dst[i]!, src);
+          ns += (this.#kernel.ram.hostFaultCount - faultsBefore) * costs.hostFaultNs;
+        }
+        if (outcome === Errno.EAGAIN) busy++;
+        else if (outcome !== Errno.OK) this.#undo(batch, i, EntryState.FAILED, request);
+        else {
+          ns += batch.nrPages[i]! * costs.migratePageNs;
+          this.#finish(batch, i, isMovable, request);
+          if (isMovable && this.#kernel.plants.putbackAfterSuccess) {
+            yield* this.#generation.putback(src);
+          }
+        }
       }
-      yield { kind: 'cpu', ns: attempts * costs.migrateAttemptNs + moved * costs.migratePageNs };
+      if (ns > 0) yield { kind: 'cpu', ns };
     }
     if (busy === 0) return;
     for (let i = first; i < end; i++) {
-      if (batch.state[i] === EntryState.UNMAPPED) this.#undo(batch, i, EntryState.PENDING, request);
+      if (batch.state[i] === EntryState.UNMAPPED) this.#undo(batch, i, EntryState.BUSY, request);
     }
   }
 
-  /** migrate_folio_unmap: OK leaves the entry UNMAPPED or, if its page is free by now, DONE. */
-  *#unmap(batch: Batch, i: number, mode: MigrateMode, request: MigrateRequest): Kthread<Errno> {
+  /** migrate_folio_unmap. OK leaves the entry UNMAPPED or, if its page is free by now, DONE. */
+  #unmap(
+    batch: Batch,
+    i: number,
+    mode: MigrateMode,
+    request: MigrateRequest,
+  ): Errno | typeof MUST_WAIT {
     const pages = this.#pages;
     const src = batch.src[i]!;
-    const movable = pages.hasFlag(src, PageFlag.MOVABLE);
-    if (this.#kernel.isExplored) yield BETWEEN_PAGES;
-    if (!movable && pages.refcount[src] === 1) {
-      // Everybody else let go of it: putting it back frees it.
-      if (batch.hasTarget(i)) this.#freeTarget(batch, i, request);
-      this.#folios.putbackLru(src);
-      batch.state[i] = EntryState.DONE;
-      return Errno.OK;
-    }
+    const isMovable = pages.hasFlag(src, PageFlag.MOVABLE);
+    if (!isMovable && pages.refcount[src] === 1) return this.#freedMeanwhile(batch, i, request);
     if (!batch.hasTarget(i)) {
       const dst = request.target.alloc(src, pages.order[src]!);
-      if (dst < 0) return Errno.ENOMEM;
+      if (dst < 0) return this.#refuse(batch, i, Errno.ENOMEM, request);
       batch.dst[i] = dst;
     }
-    const outcome = movable
-      ? yield* this.#lockMovable(src, mode)
-      : yield* this.#lockAndUnmapLru(src, mode);
-    if (outcome !== Errno.OK) {
-      this.#freeTarget(batch, i, request);
-      return outcome;
+    const isLocked = isMovable ? this.#generation.tryLock(src) : this.#folios.locks.tryLock(src);
+    if (!isLocked) {
+      const mayWait = mode !== MigrateMode.ASYNC && request.isMemalloc !== true;
+      return mayWait ? MUST_WAIT : this.#refuse(batch, i, Errno.EAGAIN, request);
     }
-    this.#lockTarget(batch.dst[i]!, movable);
+    if (pages.hasFlag(src, PageFlag.WRITEBACK)) {
+      this.#folios.locks.unlock(src);
+      if (mode === MigrateMode.SYNC) return MUST_WAIT;
+      return this.#refuse(batch, i, Errno.EBUSY, request);
+    }
+    return this.#unmapLocked(batch, i, isMovable, request);
+  }
+
+  /** Sleeps for what `#unmap` could not have at once. */
+  *#waitAndUnmap(
+    batch: Batch,
+    i: number,
+    mode: MigrateMode,
+    request: MigrateRequest,
+  ): Kthread<Errno> {
+    const src = batch.src[i]!;
+    const isMovable = this.#pages.hasFlag(src, PageFlag.MOVABLE);
+    if (isMovable) yield* this.#generation.lock(src);
+    else yield* this.#folios.locks.lock(src);
+    if (this.#pages.hasFlag(src, PageFlag.WRITEBACK)) {
+      if (mode !== MigrateMode.SYNC) {
+        this.#folios.locks.unlock(src);
+        return this.#refuse(batch, i, Errno.EBUSY, request);
+      }
+      yield* this.#folios.locks.waitWriteback(src);
+    }
+    return this.#unmapLocked(batch, i, isMovable, request);
+  }
+
+  #unmapLocked(batch: Batch, i: number, isMovable: boolean, request: MigrateRequest): Errno {
+    const dst = batch.dst[i]!;
+    // Nobody else knows the target yet, so its lock is free.
+    if (isMovable) this.#generation.tryLock(dst);
+    else {
+      const src = batch.src[i]!;
+      const outcome = this.#lru.unmap(src);
+      if (outcome !== Errno.OK) {
+        this.#lru.remap(src);
+        this.#folios.locks.unlock(src);
+        return this.#refuse(batch, i, outcome, request);
+      }
+      this.#folios.locks.tryLock(dst);
+    }
     batch.state[i] = EntryState.UNMAPPED;
     return Errno.OK;
   }
 
-  *#lockMovable(src: Pfn, mode: MigrateMode): Kthread<Errno> {
-    if (this.#generation.tryLock(src)) return Errno.OK;
-    if (mode === MigrateMode.ASYNC) return Errno.EAGAIN;
-    yield* this.#generation.lock(src);
+  /** Everybody else let go of an LRU page: dropping the isolation's reference frees it. */
+  #freedMeanwhile(batch: Batch, i: number, request: MigrateRequest): Errno {
+    const src = batch.src[i]!;
+    if (batch.hasTarget(i)) this.#freeTarget(batch, i, request);
+    this.#folios.lruvec.uncountIsolated(src);
+    this.#pages.clearFlag(src, PageFlag.ACTIVE | PageFlag.UNEVICTABLE);
+    batch.state[i] = EntryState.DONE;
+    if (request.reason !== 'memory_failure') this.#folios.put(src);
     return Errno.OK;
   }
 
-  *#lockAndUnmapLru(src: Pfn, mode: MigrateMode): Kthread<Errno> {
-    const { locks } = this.#folios;
-    if (!locks.tryLock(src)) {
-      if (mode === MigrateMode.ASYNC) return Errno.EAGAIN;
-      yield* locks.lock(src);
-    }
-    if (this.#pages.hasFlag(src, PageFlag.WRITEBACK)) {
-      if (mode !== MigrateMode.SYNC) {
-        locks.unlock(src);
-        return Errno.EBUSY;
-      }
-      yield* locks.waitWriteback(src);
-    }
-    const outcome = this.#lru.unmap(src);
-    if (outcome !== Errno.OK) {
-      this.#lru.remap(src);
-      locks.unlock(src);
-    }
-    return outcome;
+  #moveAtOnce(dst: Pfn, src: Pfn, mode: MigrateMode): Errno | null {
+    const ops = this.#generation.opsOf(src);
+    // Released while it was isolated: nothing is left to move.
+    if (!ops) return Errno.OK;
+    return ops.migratePageAtOnce?.(dst, src, mode) ?? null;
   }
 
-  /** Nobody else knows the page yet. */
-  #lockTarget(dst: Pfn, movable: boolean): void {
-    if (movable) this.#generation.tryLock(dst);
-    else this.#folios.locks.tryLock(dst);
+  #moveMovable(dst: Pfn, src: Pfn, mode: MigrateMode): Kthread<Errno> {
+    return this.#generation.opsOf(src)!.migratePage(dst, src, mode);
   }
 
-  *#finish(batch: Batch, i: number, request: MigrateRequest): Kthread {
+  #finish(batch: Batch, i: number, isMovable: boolean, request: MigrateRequest): void {
     const src = batch.src[i]!;
     const dst = batch.dst[i]!;
     request.onMigrated?.(src, dst);
     batch.state[i] = EntryState.DONE;
-    const keeps = request.reason === 'memory_failure';
-    if (!this.#pages.hasFlag(src, PageFlag.MOVABLE)) {
+    const isKept = request.reason === 'memory_failure';
+    if (!isMovable) {
       this.#folios.locks.unlock(dst);
-      this.#folios.locks.unlock(src);
       this.#folios.put(dst);
-      if (!keeps) this.#folios.put(src);
+      this.#folios.locks.unlock(src);
+      if (!isKept) this.#folios.put(src);
       this.#kernel.tracer?.note('migrated', src);
       return;
     }
-    this.#generation.unlock(dst);
-    this.#generation.unlock(src);
     this.#generation.finishTarget(dst);
-    if (this.#kernel.plants.putbackAfterSuccess) yield* this.#generation.putback(src);
-    else if (keeps) this.#generation.finishAndKeep(src);
+    if (this.#kernel.plants.putbackAfterSuccess) this.#generation.unlock(src);
+    else if (isKept) this.#generation.finishAndKeep(src);
     else this.#generation.finish(src);
   }
 
@@ -201,6 +235,13 @@ export class MigrateBatch {
     }
     this.#freeTarget(batch, i, request);
     batch.state[i] = state;
+  }
+
+  /** The entry's errno, after which it needs no target: busy for now, or failed. */
+  #refuse<E extends Errno>(batch: Batch, i: number, errno: E, request: MigrateRequest): E {
+    if (batch.hasTarget(i)) this.#freeTarget(batch, i, request);
+    batch.state[i] = errno === Errno.EAGAIN ? EntryState.BUSY : EntryState.FAILED;
+    return errno;
   }
 
   #freeTarget(batch: Batch, i: number, request: MigrateRequest): void {

@@ -2,7 +2,7 @@
  * migrate_pages (linux mm/migrate.c, 6.3 and later): isolated pages in, of each either moved and
  * freed or still isolated out. Both shapes go through the same batches.
  */
-import { Errno, type Pfn } from '../../shared/index.ts';
+import { assert, Errno, type Pfn } from '../../shared/index.ts';
 import type { Folios } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { PageFlag } from '../mm/index.ts';
@@ -89,19 +89,19 @@ export class PageMigration {
   }
 
   /**
-   * Returns 0 when all were moved, the number of pages that were not, or ENOMEM. Those that were not
-   * are on `from`, isolated: the caller puts them back.
+   * Returns 0 when all were moved, the number of blocks that were not, or ENOMEM. Those that were
+   * not are on `from`, isolated: the caller puts them back.
    */
   *migrateList(from: IsolatedList, request: MigrateRequest): Kthread<number> {
     const batch = this.#takeBatch();
     const failed = this.#newList();
-    let failedPages = 0;
+    let failedBlocks = 0;
     let result: Errno = Errno.OK;
     while (from.count > 0 && result === Errno.OK) {
       batch.clear();
       while (!batch.isFull && from.count > 0) this.#addTo(batch, from.shift());
       result = yield* this.#migrateBatch(batch, request);
-      failedPages += this.#count(batch, result, request.reason);
+      failedBlocks += this.#count(batch, request.reason);
       if (result === Errno.ENOMEM && this.#kernel.plants.leakOnEnomem) break;
       for (let i = 0; i < batch.count; i++) {
         if (batch.state[i] !== EntryState.DONE) failed.add(batch.src[i]!);
@@ -110,7 +110,7 @@ export class PageMigration {
     for (let pfn = failed.shift(); pfn >= 0; pfn = failed.shift()) from.add(pfn);
     this.#spareLists.push(failed);
     this.#spareBatches.push(batch);
-    return result === Errno.OK ? failedPages : result;
+    return result === Errno.OK ? failedBlocks : result;
   }
 
   /**
@@ -119,10 +119,11 @@ export class PageMigration {
    * `putbackAll` ends it. Returns as `migrateList`; ENOMEM: those without a target were not tried.
    */
   *migratePfns(array: IsolatedPfns, request: MigrateRequest): Kthread<number> {
+    assert(!array.isMigrated, 'an array is migrated once');
     array.isMigrated = true;
     const end = this.#allocateTargets(array, request);
     let result: Errno = end === array.count ? Errno.OK : Errno.ENOMEM;
-    let failedPages = 0;
+    let failedBlocks = 0;
     const batch = this.#takeBatch();
     for (let start = 0; start < end; start += batch.count) {
       batch.clear();
@@ -130,7 +131,7 @@ export class PageMigration {
         this.#addTo(batch, array.pfnAt(array.src, i), array.pfnAt(array.dst, i));
       }
       const outcome = yield* this.#migrateBatch(batch, request);
-      failedPages += this.#count(batch, outcome, request.reason);
+      failedBlocks += this.#count(batch, request.reason);
       if (result === Errno.OK) result = outcome;
       for (let i = 0; i < batch.count; i++) {
         if (!batch.hasTarget(i)) array.clearTarget(start + i);
@@ -141,7 +142,7 @@ export class PageMigration {
     for (let i = end; i < array.count; i++) array.failed(i);
     const leaks = result === Errno.ENOMEM && this.#kernel.plants.leakOnEnomem;
     if (leaks) array.count = end;
-    return result === Errno.OK ? failedPages : result;
+    return result === Errno.OK ? failedBlocks : result;
   }
 
   /** Returns how many entries got one: fewer than all when memory ran out. */
@@ -166,38 +167,42 @@ export class PageMigration {
 
   *#migrateBatch(batch: Batch, request: MigrateRequest): Kthread<Errno> {
     const { mode } = request;
-    let result: Errno;
     if (mode === MigrateMode.ASYNC) {
-      result = yield* this.#core.run(batch, 0, batch.count, MAX_PASSES, mode, request);
-    } else {
-      const async = MigrateMode.ASYNC;
-      result = yield* this.#core.run(batch, 0, batch.count, ASYNC_PASSES, async, request);
-      // One by one: never hold the locks of several pages while sleeping for another.
-      for (let i = 0; i < batch.count && result === Errno.OK; i++) {
-        if (batch.state[i] !== EntryState.PENDING) continue;
-        result = yield* this.#core.run(batch, i, i + 1, SYNC_PASSES, mode, request);
-      }
+      return yield* this.#core.run(batch, 0, batch.count, MAX_PASSES, mode, request);
+    }
+    const async = MigrateMode.ASYNC;
+    let result = yield* this.#core.run(batch, 0, batch.count, ASYNC_PASSES, async, request);
+    // One by one: never hold the locks of several pages while sleeping for another. What failed for
+    // good in the other mode may do in this one: it waits for writeback.
+    for (let i = 0; i < batch.count && result === Errno.OK; i++) {
+      if (batch.state[i] === EntryState.DONE) continue;
+      batch.state[i] = EntryState.BUSY;
+      result = yield* this.#core.run(batch, i, i + 1, SYNC_PASSES, mode, request);
     }
     return result;
   }
 
-  /** Books a batch that is over; returns the pages of it that failed. */
-  #count(batch: Batch, result: Errno, reason: MigrateReason): number {
+  /** Books a batch that is over; returns the blocks of it that failed. */
+  #count(batch: Batch, reason: MigrateReason): number {
     const { vmstat } = this.#kernel.mm;
     const counters = this.#countOf(reason);
-    let succeeded = 0;
-    let failed = 0;
+    let succeededPages = 0;
+    let failedPages = 0;
+    let failedBlocks = 0;
     for (let i = 0; i < batch.count; i++) {
       const state = batch.state[i]!;
-      if (state === EntryState.DONE) succeeded += batch.nrPages[i]!;
+      if (state === EntryState.DONE) succeededPages += batch.nrPages[i]!;
       // What ENOMEM kept from being tried has not failed.
-      else if (state === EntryState.FAILED || result === Errno.OK) failed += batch.nrPages[i]!;
+      else if (state !== EntryState.PENDING) {
+        failedPages += batch.nrPages[i]!;
+        failedBlocks++;
+      }
     }
-    counters.succeeded += succeeded;
-    counters.failed += failed;
-    vmstat.pgmigrate_success += succeeded;
-    vmstat.pgmigrate_fail += failed;
-    return failed;
+    counters.succeeded += succeededPages;
+    counters.failed += failedPages;
+    vmstat.pgmigrate_success += succeededPages;
+    vmstat.pgmigrate_fail += failedPages;
+    return failedBlocks;
   }
 
   #countOf(reason: MigrateReason): MigrateCounters {

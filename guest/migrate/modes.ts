@@ -33,6 +33,11 @@ export interface MigrateRequest {
   readonly mode: MigrateMode;
   readonly reason: MigrateReason;
   readonly target: MigrateTarget;
-  /** Told of each page that has moved, before its source is freed. */
+  /** PF_MEMALLOC: the caller is on its way to free memory and never sleeps on a page lock. */
+  readonly isMemalloc?: boolean;
+  /**
+   * Told of each page that has moved, before its source is freed; `dst` is freed, too, if the
+   * source was released meanwhile and nothing had to be moved.
+   */
   onMigrated?(src: Pfn, dst: Pfn): void;
 }

@@ -8,7 +8,10 @@ import type { PageOwner } from '../mm/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import type { MigrateMode } from './modes.ts';
 
-/** What a driver implements for its pages. */
+/**
+ * What a driver implements for its pages. Its own lock decides: a driver that may release a page
+ * which is isolated looks, once it has that lock, whether the page is still its own (`deviceOf`).
+ */
 export interface MovableOps {
   readonly name: string;
   /**
@@ -17,10 +20,16 @@ export interface MovableOps {
    */
   isolatePage(pfn: Pfn, mode: MigrateMode): Kthread<boolean>;
   /**
-   * Moves what `src` is to `dst`, and says so with `transfer`. OK: done. EAGAIN: busy now, it will be
-   * tried again. Anything else: not this time. After a failure `src` is isolated and unchanged.
+   * Moves what `src` is to `dst`, and says so with `transfer`. OK: done, or the page was released
+   * (`releaseIsolated`) and nothing is left to move. EAGAIN: busy now, it will be tried again.
+   * Anything else: not this time. After a failure `src` is isolated and unchanged. May sleep.
    */
   migratePage(dst: Pfn, src: Pfn, mode: MigrateMode): Kthread<Errno>;
+  /**
+   * Optional, for speed: the same for a page that needs no lock and no sleep. Null: nothing was
+   * done, and `migratePage` must be asked.
+   */
+  migratePageAtOnce?(dst: Pfn, src: Pfn, mode: MigrateMode): Errno | null;
   /** The page was not moved: it is the driver's again. */
   putbackPage(pfn: Pfn): Kthread;
 }
@@ -40,10 +49,18 @@ export interface MovableGeneration {
   adopt(pfn: Pfn, type: PageOwner, device: number): void;
   /** The driver's ownership goes from an isolated page to its copy. Called by `migratePage` alone. */
   transfer(src: Pfn, dst: Pfn): void;
-  /** The driver gives the page up: it is freed now, or by whoever has isolated it. */
-  release(pfn: Pfn, cpu?: number): Kthread;
+  /**
+   * The driver gives up a page that is its own at this moment: it is freed now, or by whoever has
+   * isolated it. May wait for who migrates it, so the caller holds no lock that the driver's
+   * operations take. False: it was moved meanwhile, and the driver looks for it again.
+   */
+  release(pfn: Pfn, cpu?: number): Kthread<boolean>;
+  /** As `release`, if that needs no waiting; false: nothing was done. */
+  tryRelease(pfn: Pfn, cpu?: number): boolean;
+  /** As `release`, from inside of `migratePage`, which then returns OK without a `transfer`. */
+  releaseIsolated(src: Pfn): void;
   isIsolated(pfn: Pfn): boolean;
-  /** The driver's own number of the page's device; 0: it was released. */
+  /** The driver's own number of the page's device; 0: it was released, or moved. */
   deviceOf(pfn: Pfn): number;
 
   // Page migration's side.
@@ -52,16 +69,17 @@ export interface MovableGeneration {
   isolate(pfn: Pfn, mode: MigrateMode): Kthread<boolean>;
   /** Ends the isolation of a page that was not moved. The page may be freed at once. */
   putback(pfn: Pfn): Kthread;
-  /** Both for page migration alone: before and after `migratePage`. False: busy. */
+  /** `migratePage` runs between `tryLock` or `lock` of both pages and one of what follows. */
   tryLock(pfn: Pfn): boolean;
   lock(pfn: Pfn): Kthread;
+  /** After a failure: the page stays isolated. */
   unlock(pfn: Pfn): void;
-  /** Moves one isolated page; OK also if its driver has released it meanwhile. */
-  migrate(dst: Pfn, src: Pfn, mode: MigrateMode): Kthread<Errno>;
-  /** Ends the isolation of a page that was moved, or released: frees it. Both are unlocked. */
+  /** Whom to ask to move an isolated, locked page; undefined: its driver has released it. */
+  opsOf(src: Pfn): MovableOps | undefined;
+  /** Ends the isolation of a page that was moved or released: unlocks and frees it. */
   finish(src: Pfn): void;
   /** As `finish`, but the page stays with the caller, allocated, with one reference: memory failure. */
   finishAndKeep(src: Pfn): void;
-  /** The target's side of success and failure: it is its driver's, or it is freed. */
+  /** Unlocks the target of a page that was moved: it is its driver's; or released: it is freed. */
   finishTarget(dst: Pfn): void;
 }
