@@ -8,6 +8,7 @@ import { benchBitmap } from './bitmap.ts';
 import { benchChannel } from './channel.ts';
 import { type Bench, type Summary, summarize } from './figure.ts';
 import { benchMachine } from './machine.ts';
+import { benchMigrate } from './migrate.ts';
 import { compileReference } from './reference/c.ts';
 import { benchReplay } from './replay.ts';
 import { renderTable } from './table.ts';
@@ -18,6 +19,7 @@ const BENCHES: Readonly<Record<string, { readonly run: Bench; readonly about: st
   hints: { run: benchHints, about: 'one-page hints/s between the two processes' },
   balloon: { run: benchBalloon, about: 'PFNs inflated and deflated/s between the two processes' },
   allocator: { run: benchAllocator, about: 'ns an operation of the page allocator; metadata' },
+  migrate: { run: benchMigrate, about: 'pages/s of migrate_pages, in both shapes' },
   bitmap: { run: benchBitmap, about: 'kernels over dirty and migration bitmaps' },
   machine: { run: benchMachine, about: 'wall time and peak memory of whole runs on idle-1g' },
 };

@@ -84,10 +84,11 @@ export class MigrateBatch {
         ns += costs.migrateAttemptNs;
         const src = batch.src[i]!;
         const isMovable = this.#pages.hasFlag(src, PageFlag.MOVABLE);
-        let outcome: Errno | null;
+        let outcome: Errno;
         if (isMovable) {
-          outcome = this.#moveAtOnce(batch.dst[i]!, src, mode);
-          if (outcome === null) outcome = yield* this.#moveMovable(batch.dst[i]!, src, mode);
+          const ops = this.#generation.opsOf(src);
+          // None: released while it was isolated, nothing is left to move.
+          outcome = ops ? yield* ops.migratePage(batch.dst[i]!, src, mode) : Errno.OK;
         } else {
           const faultsBefore = this.#kernel.ram.hostFaultCount;
           outcome = this.#lru.move(batch.dst[i]!, src);
@@ -188,17 +189,6 @@ export class MigrateBatch {
     batch.state[i] = EntryState.DONE;
     if (request.reason !== 'memory_failure') this.#folios.put(src);
     return Errno.OK;
-  }
-
-  #moveAtOnce(dst: Pfn, src: Pfn, mode: MigrateMode): Errno | null {
-    const ops = this.#generation.opsOf(src);
-    // Released while it was isolated: nothing is left to move.
-    if (!ops) return Errno.OK;
-    return ops.migratePageAtOnce?.(dst, src, mode) ?? null;
-  }
-
-  #moveMovable(dst: Pfn, src: Pfn, mode: MigrateMode): Kthread<Errno> {
-    return this.#generation.opsOf(src)!.migratePage(dst, src, mode);
   }
 
   #finish(batch: Batch, i: number, isMovable: boolean, request: MigrateRequest): void {

@@ -25,11 +25,6 @@ export interface MovableOps {
    * Anything else: not this time. After a failure `src` is isolated and unchanged. May sleep.
    */
   migratePage(dst: Pfn, src: Pfn, mode: MigrateMode): Kthread<Errno>;
-  /**
-   * Optional, for speed: the same for a page that needs no lock and no sleep. Null: nothing was
-   * done, and `migratePage` must be asked.
-   */
-  migratePageAtOnce?(dst: Pfn, src: Pfn, mode: MigrateMode): Errno | null;
   /** The page was not moved: it is the driver's again. */
   putbackPage(pfn: Pfn): Kthread;
 }

@@ -272,22 +272,6 @@ describe.each(GENERATIONS)('the %s generation', (name) => {
       machine.run(() => machine.migrateAll([pfn], SYNC_LIGHT));
       expect(modes).toEqual([ASYNC, ASYNC, ASYNC, SYNC_LIGHT, SYNC_LIGHT, SYNC_LIGHT]);
     });
-
-    test('a driver that can answers at once, and is asked again if it cannot', () => {
-      const { machine, driver, pfns } = setUp(2);
-      const atOnce: number[] = [];
-      Object.assign(driver, {
-        migratePageAtOnce: (_dst: number, src: number) => {
-          atOnce.push(src);
-          return src === pfns[0] ? Errno.EINVAL : null;
-        },
-      });
-      expect(machine.run(() => machine.migrateAll(pfns, ASYNC))).toBe(1);
-      expect(atOnce).toEqual(pfns);
-      expect(driver.calls.filter((call) => call.startsWith('migrate'))).toEqual([
-        `migrate ${pfns[1]}`,
-      ]);
-    });
   });
 
   describe('the page lock of the source', () => {
@@ -382,7 +366,7 @@ describe.each(GENERATIONS)('the %s generation', (name) => {
 
   test('a driver that reports success without a transfer is found', () => {
     const { machine, driver, pfn } = setUp();
-    Object.assign(driver, { migratePageAtOnce: () => Errno.OK });
+    driver.script.set(pfn, ['lie']);
     expect(() => machine.run(() => machine.migrateAll([pfn], ASYNC))).toThrow(/no driver/);
   });
 

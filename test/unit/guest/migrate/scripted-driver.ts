@@ -9,9 +9,9 @@ import type { MigrationMachine } from './machine.ts';
 
 /**
  * `deflate`: the old page is gone, the new one is not needed (-ENOENT of a balloon). `sleep`: moves
- * the page, but not at once.
+ * the page, but not at once. `lie`: says that it has moved the page.
  */
-export type Answer = 'move' | 'sleep' | 'deflate' | 'EAGAIN' | 'EINVAL';
+export type Answer = 'move' | 'sleep' | 'deflate' | 'EAGAIN' | 'EINVAL' | 'lie';
 
 const DEVICE = 7;
 
@@ -100,6 +100,7 @@ export class ScriptedDriver implements MovableOps {
     // Released while it waited.
     if (this.#generation.deviceOf(src) === 0) return Errno.OK;
     if (answer === 'EINVAL') return Errno.EINVAL;
+    if (answer === 'lie') return Errno.OK;
     if (answer === 'deflate') {
       this.#generation.releaseIsolated(src);
       this.#forget(src);
