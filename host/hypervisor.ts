@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import type {
+  ConsoleOutput,
   GuestLink,
   Hello,
   HostConfig,
@@ -61,6 +62,11 @@ export class Hypervisor {
 
   console(line: string): void {
     this.vmm.post({ name: 'console', line });
+  }
+
+  async readConsole(): Promise<ConsoleOutput> {
+    const { pending, lines } = await this.vmm.request({ name: 'getConsole' }, 'consoleOutput');
+    return { pending, lines };
   }
 
   setBalloon(targetPages: number): void {

@@ -36,6 +36,8 @@ class HostProcess {
       case 'console':
         this.#machine.console((params as { line: string }).line);
         return null;
+      case 'readConsole':
+        return this.#machine.readConsole();
       case 'balloon':
         this.#machine.setBalloon((params as { target_pages: number }).target_pages);
         return null;

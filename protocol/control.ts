@@ -78,6 +78,8 @@ export interface HostConfig {
   readonly device: {
     readonly freePageHint: boolean;
     readonly mustTellHost: boolean;
+    /** Offer DEFLATE_ON_OOM; default: no. */
+    readonly deflateOnOom?: boolean;
     /** Offer HINT_WAIT_ON_ACK. */
     readonly hintWaitOnAck: boolean;
     /** Each accepted hint is discarded at once, as Firecracker does. */
@@ -165,6 +167,12 @@ export interface HostStatus {
   readonly counters: Readonly<Record<string, number>>;
 }
 
+/** An empty list: every line that is over succeeded. */
+export interface ConsoleOutput {
+  readonly pending: number;
+  readonly lines: readonly string[];
+}
+
 /** Commands of the laboratory to the host process; each is answered once. */
 export interface HostCommands {
   /** Listen; resolves with the bound address (port 0 is filled in). */
@@ -175,6 +183,8 @@ export interface HostCommands {
   runUntil: { params: { at_ns: number }; result: HostStatus };
   /** Type a line on the guest's console. */
   console: { params: { line: string }; result: null };
+  /** What the console printed since the last time, and how many lines are still at work. */
+  readConsole: { params: null; result: ConsoleOutput };
   /** Balloon target: pages the balloon should hold. */
   balloon: { params: { target_pages: number }; result: null };
   migrate: { params: MigrateParams; result: MigrationReport };

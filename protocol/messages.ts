@@ -94,6 +94,20 @@ export const MESSAGES = {
     fields: { line: 'str' },
     doc: 'Posted. A line typed on the serial console: starts and stops workloads.',
   },
+  getConsole: {
+    id: 16,
+    group: 'console',
+    from: 'host',
+    fields: {},
+    doc: 'Answered by consoleOutput.',
+  },
+  consoleOutput: {
+    id: 17,
+    group: 'console',
+    from: 'guest',
+    fields: { /** Lines typed whose work is not over. */ pending: 'u32', lines: 'lines' },
+    doc: 'What was printed since the last time: nothing, or why a line failed.',
+  },
 
   getDeviceInfo: {
     id: 20,

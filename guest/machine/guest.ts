@@ -13,6 +13,8 @@ import type { Recording } from '../../shared/recording/index.ts';
 import { Kcompactd } from '../kernel/kcompactd.ts';
 import { Scheduler } from '../sched/scheduler.ts';
 import { type StartedReplay, startReplay } from '../workload/start.ts';
+import { type Commands, commandsOf } from './commands/index.ts';
+import { Console } from './console.ts';
 import { applyFreshBoot, applyRecording, ramSegmentsOf } from './initial-state.ts';
 import { MemoryPort } from './memory-port.ts';
 import { OraclePort } from './oracle-port.ts';
@@ -29,6 +31,8 @@ export class Guest {
   readonly #kcompactd: Kcompactd;
   readonly #memory: MemoryPort;
   readonly #oracle: OraclePort;
+  readonly #commands: Commands;
+  readonly #console: Console;
   #replay: StartedReplay | null = null;
   #posted: Message[] = [];
   #booted = false;
@@ -56,6 +60,8 @@ export class Guest {
     if (recording) applyRecording(recording, mm, ram);
     else applyFreshBoot(mm, ram);
     this.#kcompactd = new Kcompactd(this.system.kernel);
+    this.#commands = commandsOf(this.system);
+    this.#console = new Console(this.system.kernel, config.vcpus, this.#commands.table);
     this.#memory = new MemoryPort(ram);
     this.#oracle = new OraclePort({
       mm,
@@ -97,8 +103,13 @@ export class Guest {
         this.#scheduler.completeAccess(copied(message));
         return null;
       case 'console':
-        this.#console(message.line);
+        if (message.line === 'replay') this.#startReplay();
+        else this.#console.enter(message.line);
         return null;
+      case 'getConsole': {
+        const pending = this.#console.counters.console_pending;
+        return [{ name: 'consoleOutput', pending, lines: this.#console.read() }];
+      }
       default:
         return this.#ask(message);
     }
@@ -144,11 +155,7 @@ export class Guest {
     return frame;
   }
 
-  #console(line: string): void {
-    if (line !== 'replay') {
-      this.#log.add(this.#scheduler.now, 'console_unknown', { line: line.slice(0, 64) });
-      return;
-    }
+  #startReplay(): void {
     if (!this.#recording || this.#replay) return;
     const { auditEveryEvents, seed, vcpus } = this.#config;
     this.#replay = startReplay(
@@ -177,9 +184,12 @@ export class Guest {
       kthread_cpu_ns: this.#scheduler.kthreadCpuNs,
       ...this.system.statistics(),
       ...this.#kcompactd.counters,
+      ...this.#console.counters,
       peak_rss_bytes: process.resourceUsage().maxRSS * 1024,
     };
-    for (const part of this.#replay?.counters ?? []) Object.assign(counters, part);
+    for (const part of [...this.#commands.counters, ...(this.#replay?.counters ?? [])]) {
+      Object.assign(counters, part);
+    }
     return counters;
   }
 

@@ -69,7 +69,12 @@ function loadForOne(argument: string, flags: HandFlags): Promise<Scenario> {
     overrides: flags.set ?? [],
     ...(flags.strategy ? { strategies: [flags.strategy] } : {}),
     ...(flags.seed === undefined ? {} : { seed: flags.seed }),
-  }).then((scenario) => ({ ...scenario, strategies: scenario.strategies.slice(0, 1) }));
+  }).then((scenario) => ({
+    ...scenario,
+    strategies: scenario.strategies.slice(0, 1),
+    // One machine: without what the variants override.
+    variants: [],
+  }));
 }
 
 async function runGuest(

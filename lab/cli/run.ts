@@ -92,7 +92,7 @@ export async function simulate(
     const runs = await runScenario(scenario, {
       jobs: flags.jobs ?? defaultJobs(),
       launch,
-      onProgress: (strategy, step) => progress.report(strategy, step),
+      onProgress: (name, step) => progress.report(name, step),
       ...(flags.log ? { logDirectory: flags.log } : {}),
     });
     progress.stop();

@@ -7,11 +7,12 @@ import {
   DEFAULT_KERNEL_OPTIONS,
   type GuestConfig,
   type HostConfig,
+  type KernelOptions,
   type MmOptions,
   type StrategyName,
 } from '../../protocol/control.ts';
 import { BallastError, type Costs, DEFAULT_COSTS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
-import { DEFAULTS } from '../scenario/load.ts';
+import { DEFAULTS } from '../scenario/complete.ts';
 import { resolveRecording } from '../scenario/recordings.ts';
 import type { RecordingFacts } from '../scenario/scenario.ts';
 import type { Entries } from './child.ts';
@@ -29,6 +30,8 @@ export interface LaunchOptions {
   readonly vcpus?: number;
   readonly seed?: number;
   readonly mm?: Partial<MmOptions>;
+  /** Movable pages, compaction and zones of the guest's kernel. */
+  readonly kernel?: Partial<KernelOptions>;
   /** How the guest finds free pages to hint. Default: none. */
   readonly strategy?: StrategyName;
   readonly iterate?: { readonly budgetNodes?: number; readonly minOrder?: number };
@@ -113,7 +116,7 @@ export function guestConfig(options: LaunchOptions, recording: RecordingFacts | 
       initOnFree: options.mm?.initOnFree ?? recording?.mm.initOnFree ?? false,
       pagePoison: options.mm?.pagePoison ?? recording?.mm.pagePoison ?? false,
     },
-    kernel: DEFAULT_KERNEL_OPTIONS,
+    kernel: { ...DEFAULT_KERNEL_OPTIONS, ...options.kernel },
     strategy: options.strategy ?? 'none',
     iterate: {
       budgetNodes: options.iterate?.budgetNodes ?? 1000,
@@ -137,6 +140,7 @@ function hostConfig(options: LaunchOptions, listen: Address, ramPages: number): 
       mustTellHost: options.device?.mustTellHost ?? false,
       hintWaitOnAck: options.device?.hintWaitOnAck ?? options.strategy === 'alloc-ack',
       discardHints: options.device?.discardHints ?? false,
+      deflateOnOom: options.device?.deflateOnOom ?? false,
     },
     costs: { ...DEFAULT_COSTS, ...options.costs },
     logPath: options.logDirectory ? resolve(options.logDirectory, 'host.log') : null,

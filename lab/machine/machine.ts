@@ -5,8 +5,14 @@ import type {
   MigrationReport,
 } from '../../protocol/control.ts';
 import type { HostEventEmitter } from '../../protocol/host-events.ts';
-import { BallastError, NS_PER_MS, NS_PER_S, PAGE_SIZE_BYTES } from '../../shared/index.ts';
-import { DEFAULTS } from '../scenario/load.ts';
+import {
+  BallastError,
+  NS_PER_MS,
+  NS_PER_S,
+  NS_PER_US,
+  PAGE_SIZE_BYTES,
+} from '../../shared/index.ts';
+import { DEFAULTS } from '../scenario/complete.ts';
 import type { RecordingFacts } from '../scenario/scenario.ts';
 import type { Control } from './control.ts';
 
@@ -27,6 +33,11 @@ const BOOT_NS = 100 * NS_PER_MS;
 const BALLOON_STEP_NS = 10 * NS_PER_MS;
 /** A balloon that stood still for so long has got what it can get: the driver retries every 200 ms. */
 const BALLOON_STUCK_NS = NS_PER_S;
+/** How long we let a console line work before we look: at first, and at most. */
+const CONSOLE_STEP_NS = 100 * NS_PER_US;
+const CONSOLE_STEP_MAX_NS = 100 * NS_PER_MS;
+/** A line that takes longer is stuck. */
+const CONSOLE_STUCK_NS = 600 * NS_PER_S;
 
 export class Machine implements AsyncDisposable {
   readonly facts: MachineFacts;
@@ -71,6 +82,24 @@ export class Machine implements AsyncDisposable {
       this.#replayStartNs = this.nowNs;
     }
     await this.#control.call('console', { line });
+  }
+
+  /**
+   * Types a command on the guest's console and waits until its work is over. Returns why it failed,
+   * or null.
+   */
+  async console(line: string): Promise<string | null> {
+    await this.#control.call('console', { line });
+    const startNs = this.nowNs;
+    for (let stepNs = CONSOLE_STEP_NS; ; stepNs = Math.min(stepNs * 2, CONSOLE_STEP_MAX_NS)) {
+      const { pending, lines } = await this.#control.call('readConsole', null);
+      if (lines.length > 0) return lines.join('; ');
+      if (pending === 0) return null;
+      if (this.nowNs - startNs > CONSOLE_STUCK_NS) {
+        return `not over after ${CONSOLE_STUCK_NS / NS_PER_S} s`;
+      }
+      await this.waitFor(stepNs);
+    }
   }
 
   /** Lets virtual time pass. */

@@ -1,7 +1,9 @@
-import Table from 'cli-table3';
 import { MIB } from '../../shared/index.ts';
 import { mean } from '../runner/comparison.ts';
+import { labelOf } from '../runner/label.ts';
 import type { ErrorKey, Result, Run } from '../runner/result.ts';
+import { countersTable } from './counters-table.ts';
+import { newTable, number, type Paint, painter, ratio } from './format.ts';
 
 /** Results as a person reads them: what it cost, beside what QEMU measured; then how good the hints were. */
 
@@ -21,6 +23,7 @@ export function renderResult(result: Result, options: TableOptions): string {
     `${paint.bold(result.scenario)}  seed ${result.seed}  ballast ${result.ballast}`,
     migrationTable(result.runs, paint),
     hintTable(result.runs, paint),
+    countersTable(result.runs, paint),
     ...verdicts(result.runs, paint),
   ];
   return `${parts.filter((part) => part !== '').join('\n')}\n`;
@@ -55,7 +58,7 @@ function migrationTable(runs: readonly Run[], paint: Paint): string {
       number(m.dirty_sync_count),
       ratio(run.efficiency),
     ];
-    table.push([paint.bold(run.strategy), ...times, ...pages, ...rest]);
+    table.push([paint.bold(labelOf(run)), ...times, ...pages, ...rest]);
     if (run.measured) table.push(measuredRow(run.measured), errorRow(run, paint));
   }
   return table.toString();
@@ -122,7 +125,8 @@ function hintTable(runs: readonly Run[], paint: Paint): string {
     ],
     paint,
   );
-  for (const { strategy, hints, memory, lock, guest } of migrated) {
+  for (const run of migrated) {
+    const { hints, memory, lock, guest } = run;
     if (!hints || !memory) continue;
     const lost = memory.lost_pages === 0 ? '0' : paint.red(number(memory.lost_pages));
     const ratios = [
@@ -138,7 +142,7 @@ function hintTable(runs: readonly Run[], paint: Paint): string {
     ];
     const cost = [lock ? microseconds(lock.max_hold_ns) : '', number(guest?.held_pages_max ?? 0)];
     table.push([
-      paint.bold(strategy),
+      paint.bold(labelOf(run)),
       number(hints.blocks),
       number(hints.pages),
       ...ratios,
@@ -151,68 +155,44 @@ function hintTable(runs: readonly Run[], paint: Paint): string {
 
 /** What holds is a count; what does not is told in full. */
 function verdicts(runs: readonly Run[], paint: Paint): string[] {
-  const lines: string[] = [];
-  for (const run of runs) {
-    for (const { figure, expected, found, holds } of run.expectations) {
-      if (holds) continue;
-      const text = `${run.strategy}: ${figure} expected ${expected}, found ${found ?? 'none'}`;
-      lines.push(paint.red(`FAILED  ${text}`));
-    }
-    for (const note of run.notes) lines.push(paint.yellow(`NOTE    ${run.strategy}: ${note}`));
-    for (const problem of run.audit_problems) {
-      lines.push(paint.red(`AUDIT   ${run.strategy}: ${problem}`));
-    }
-    for (const page of run.lost.slice(0, LOST_PAGES_SHOWN)) {
-      lines.push(paint.red(`LOST    ${run.strategy}: pfn ${page.pfn}`));
-      lines.push(...page.history.map((line) => `        ${line}`));
-    }
-    const more = (run.memory?.lost_pages ?? 0) - LOST_PAGES_SHOWN;
-    const told = number(run.lost.length);
-    if (more > 0) {
-      lines.push(
-        paint.red(`LOST    ${run.strategy}: ${number(more)} more; --json tells of ${told} in all`),
-      );
-    }
-  }
+  const lines = runs.flatMap((run) => complaints(run, paint));
   const checks = runs.flatMap((run) => run.expectations);
   const held = checks.filter(({ holds }) => holds).length;
   if (checks.length > 0) lines.push(`${held} of ${checks.length} expectations hold`);
   return lines;
 }
 
-function newTable(head: string[], paint: Paint): InstanceType<typeof Table> {
-  return new Table({
-    head: head.map((title) => paint.dim(title)),
-    colAligns: head.map((_, i) => (i === 0 ? 'left' : 'right')),
-    style: { head: [], border: [], compact: true },
-  });
-}
-
-function number(value: number): string {
-  return Math.round(value).toLocaleString('en-US');
+function complaints(run: Run, paint: Paint): string[] {
+  const label = labelOf(run);
+  const lines: string[] = [];
+  for (const { where, line, reason } of run.failed_steps) {
+    lines.push(paint.red(`FAILED  ${label}: ${where}: ${line}: ${reason}`));
+  }
+  for (const { figure, expected, found, holds } of run.expectations) {
+    if (holds) continue;
+    const text = `${label}: ${figure} expected ${expected}, found ${found ?? 'none'}`;
+    lines.push(paint.red(`FAILED  ${text}`));
+  }
+  for (const note of run.notes) lines.push(paint.yellow(`NOTE    ${label}: ${note}`));
+  for (const problem of run.audit_problems) {
+    lines.push(paint.red(`AUDIT   ${label}: ${problem}`));
+  }
+  for (const page of run.lost.slice(0, LOST_PAGES_SHOWN)) {
+    lines.push(paint.red(`LOST    ${label}: pfn ${page.pfn}`));
+    lines.push(...page.history.map((line) => `        ${line}`));
+  }
+  const more = (run.memory?.lost_pages ?? 0) - LOST_PAGES_SHOWN;
+  const told = number(run.lost.length);
+  if (more > 0) {
+    lines.push(paint.red(`LOST    ${label}: ${number(more)} more; --json tells of ${told} in all`));
+  }
+  return lines;
 }
 
 function mib(bytes: number): string {
   return (bytes / MIB).toFixed(1);
 }
 
-function ratio(value: number | null): string {
-  return value === null ? '–' : value.toFixed(3);
-}
-
 function microseconds(ns: number): string {
   return `${(ns / 1000).toFixed(1)} µs`;
-}
-
-interface Paint {
-  bold(text: string): string;
-  dim(text: string): string;
-  red(text: string): string;
-  yellow(text: string): string;
-}
-
-function painter(color: boolean): Paint {
-  const wrap = (code: number) => (text: string) =>
-    color ? `\u001b[${code}m${text}\u001b[0m` : text;
-  return { bold: wrap(1), dim: wrap(2), red: wrap(31), yellow: wrap(33) };
 }

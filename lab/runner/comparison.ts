@@ -36,18 +36,17 @@ export function errorOf(migration: Run['migration'], measured: Run['measured']):
 
 /** Sets each run's efficiency: the share of the oracle's saving in bytes that it reached. */
 export function withEfficiency(runs: readonly Run[]): Run[] {
-  const bytesOf = (name: string) =>
-    runs.find((run) => run.strategy === name)?.migration?.transferred_bytes;
-  const none = bytesOf('none');
-  const oracle = bytesOf('oracle');
-  const possible = none !== undefined && oracle !== undefined ? none - oracle : 0;
-  return runs.map((run) => ({
-    ...run,
-    efficiency:
-      possible > 0 && none !== undefined && run.migration
-        ? (none - run.migration.transferred_bytes) / possible
-        : null,
-  }));
+  return runs.map((run) => {
+    const bytesOf = (name: string) =>
+      runs.find((other) => other.strategy === name && other.variant === run.variant)?.migration
+        ?.transferred_bytes;
+    const none = bytesOf('none');
+    const oracle = bytesOf('oracle');
+    const possible = none !== undefined && oracle !== undefined ? none - oracle : 0;
+    const saved =
+      none !== undefined && run.migration ? none - run.migration.transferred_bytes : null;
+    return { ...run, efficiency: possible > 0 && saved !== null ? saved / possible : null };
+  });
 }
 
 export function mean(values: readonly number[]): number | null {

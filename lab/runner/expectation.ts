@@ -1,13 +1,26 @@
-import type { FigureBound } from '../scenario/scenario.ts';
-import type { Bound, FigureName } from '../scenario/schema.ts';
+import type { FigureName } from '../scenario/figures.ts';
+import type { FigureBound, FigureFactor } from '../scenario/scenario.ts';
+import type { Bound, FactorBound } from '../scenario/schema.ts';
 import type { Run } from './result.ts';
 
-/** `expect` steps: figures by name, and whether they keep their bounds. */
+/** `expect` and `compare` steps: figures by name, and whether they keep their bounds. */
 
-/** A step's bounds with what the balloon was at that moment; figures of comparison come later. */
+/** Counters of guest and balloon at the moment of a step. */
+export type Moment = Readonly<Record<string, number>>;
+
+/** A step's bounds with the counters of that moment; figures of migrations come later. */
 export interface PendingCheck {
   readonly bounds: readonly FigureBound[];
-  readonly at: Readonly<Partial<Record<FigureName, number>>>;
+  readonly at: Moment;
+}
+
+/** A step that compares: one of each run, so that the n-th of one run belongs to the n-th of another. */
+export interface PendingComparison {
+  readonly to: string;
+  readonly bounds: readonly FigureFactor[];
+  readonly at: Moment;
+  /** False: the step is not for this run, which may still be what others are compared with. */
+  readonly applies: boolean;
 }
 
 /** Value of a figure in a finished run; null: the run has none. */
@@ -19,7 +32,8 @@ export function figureOf(run: Run, name: FigureName): number | null {
   if (name === 'efficiency') return run.efficiency;
   if (name === 'audit_problems') return run.audit_problems.length;
   if (name === 'hinted_pages') return run.hints?.pages ?? null;
-  for (const group of [run.migration, run.hints, run.memory, run.lock, run.guest, run.balloon]) {
+  const { migration, hints, memory, lock, guest, balloon, mm, vmstat } = run;
+  for (const group of [migration, hints, memory, lock, guest, balloon, mm, vmstat]) {
     const value = group && Object.hasOwn(group, name) ? group[name as keyof typeof group] : null;
     if (typeof value === 'number') return value;
   }
@@ -41,11 +55,49 @@ export function evaluate(run: Run, checks: readonly PendingCheck[]): Run['expect
   );
 }
 
-/** True when nothing failed: no lost page, no problem found by an audit, every expectation holds. */
+/** A run with the comparisons that its steps left. */
+export interface Compared {
+  readonly run: Run;
+  readonly comparisons: readonly PendingComparison[];
+}
+
+/**
+ * The comparisons of one run with the runs of the same strategy. `found` is the factor; null: one
+ * of the two has no such figure, or that of the other variant is 0 and this one's is not.
+ */
+export function evaluateComparisons(
+  { run, comparisons }: Compared,
+  all: readonly Compared[],
+): Run['expectations'] {
+  return comparisons.flatMap(({ to, bounds, at, applies }, index) => {
+    const other = all.find((one) => one.run.variant === to && one.run.strategy === run.strategy);
+    if (!applies || !other || other.run === run) return [];
+    return bounds.map(({ figure, bound }) => {
+      const mine = at[figure] ?? figureOf(run, figure);
+      const theirs = other.comparisons[index]?.at[figure] ?? figureOf(other.run, figure);
+      const found = factorOf(mine, theirs);
+      return {
+        figure: `${figure} ÷ ${to}`,
+        expected: factorText(bound),
+        found,
+        holds: found !== null && keepsFactor(found, bound),
+      };
+    });
+  });
+}
+
+function factorOf(mine: number | null, theirs: number | null): number | null {
+  if (mine === null || theirs === null) return null;
+  if (theirs === 0) return mine === 0 ? 1 : null;
+  return mine / theirs;
+}
+
+/** True when nothing failed: no step, no lost page, nothing found by an audit, no expectation. */
 export function isGood(run: Run): boolean {
   return (
     (run.memory?.lost_pages ?? 0) === 0 &&
     run.audit_problems.length === 0 &&
+    run.failed_steps.length === 0 &&
     run.expectations.every(({ holds }) => holds)
   );
 }
@@ -63,5 +115,17 @@ function boundText(bound: Bound): string {
   if (bound.at_least !== undefined) parts.push(`at least ${bound.at_least}`);
   if (bound.at_most !== undefined) parts.push(`at most ${bound.at_most}`);
   if (bound.within !== undefined) parts.push(`within ±${bound.within}`);
+  return parts.join(' and ');
+}
+
+function keepsFactor(found: number, bound: FactorBound): boolean {
+  if (bound.factor_at_least !== undefined && found < bound.factor_at_least) return false;
+  return bound.factor_at_most === undefined || found <= bound.factor_at_most;
+}
+
+function factorText({ factor_at_least, factor_at_most }: FactorBound): string {
+  const parts: string[] = [];
+  if (factor_at_least !== undefined) parts.push(`factor at least ${factor_at_least}`);
+  if (factor_at_most !== undefined) parts.push(`factor at most ${factor_at_most}`);
   return parts.join(' and ');
 }

@@ -47,6 +47,7 @@ const measured = z.object({
 
 const runSchema = z.object({
   strategy: z.enum(STRATEGIES as readonly [string, ...string[]]),
+  variant: z.string().nullable(),
   migration: migration.nullable(),
   hints: z
     .object({
@@ -86,7 +87,10 @@ const runSchema = z.object({
   wall_ms: count,
   peak_rss_bytes: z.object({ guest: count, host: count }),
   balloon: z.object({ actual_pages: count, protocol_violations: count }),
+  vmstat: z.record(z.string(), count),
+  mm: z.record(z.string(), count),
   audit_problems: z.array(z.string()),
+  failed_steps: z.array(z.object({ where: z.string(), line: z.string(), reason: z.string() })),
   notes: z.array(z.string()),
   lost: z.array(z.object({ pfn: count, history: z.array(z.string()) })),
   expectations: z.array(

@@ -1,59 +1,90 @@
 import { mkdirSync } from 'node:fs';
-import type { HostStatus, MigrationReport, StrategyName } from '../../protocol/control.ts';
-import { NS_PER_MS } from '../../shared/index.ts';
+import {
+  DEFAULT_KERNEL_OPTIONS,
+  type HostStatus,
+  type StrategyName,
+} from '../../protocol/control.ts';
 import type { Progress } from '../machine/control.ts';
 import { type LaunchOptions, launch } from '../machine/launch.ts';
 import type { FinishReport, Machine } from '../machine/machine.ts';
 import type { RecordingFacts, Scenario, Step } from '../scenario/scenario.ts';
 import { errorOf, measuredOf, withEfficiency } from './comparison.ts';
-import { evaluate, type PendingCheck } from './expectation.ts';
+import { evaluate, evaluateComparisons } from './expectation.ts';
+import { labelOf } from './label.ts';
+import { mmFiguresOf, vmstatOf } from './mm-figures.ts';
 import type { Run } from './result.ts';
+import { runSteps, Trail } from './steps.ts';
 
-/** Runs a scenario's steps once for each strategy, each on a machine of its own. */
+/** Runs a scenario's steps once for each variant and strategy, each on a machine of its own. */
 
 export interface RunOptions {
   /** Machines at a time. Results do not depend on it. */
   readonly jobs?: number;
   readonly logDirectory?: string;
-  readonly onProgress?: (strategy: StrategyName, progress: Progress) => void;
+  /** `run` names the one of several that it is about: its variant, its strategy. */
+  readonly onProgress?: (run: string, progress: Progress) => void;
   /** For a guest started by hand. */
   readonly launch?: Pick<LaunchOptions, 'listen' | 'onListening'>;
   /** Starts the machines; `launch` by default. */
   readonly launcher?: (options: LaunchOptions) => Promise<Machine>;
 }
 
-interface StrategyRun {
-  readonly run: Run;
-  readonly checks: readonly PendingCheck[];
+interface Plan {
+  readonly scenario: Scenario;
+  readonly strategy: StrategyName;
 }
 
-/** One run per strategy, in the order of the scenario. @throws BallastError when a process dies. */
+interface FinishedRun extends Plan {
+  readonly run: Run;
+  readonly trail: Trail;
+}
+
+/**
+ * One run per variant and strategy, in the order of the scenario.
+ * @throws BallastError when a process dies.
+ */
 export async function runScenario(scenario: Scenario, options: RunOptions = {}): Promise<Run[]> {
-  const results = new Array<StrategyRun | undefined>(scenario.strategies.length);
+  const variants = scenario.variants.length > 0 ? scenario.variants : [scenario];
+  const plans = variants.flatMap((variant) =>
+    variant.strategies.map((strategy): Plan => ({ scenario: variant, strategy })),
+  );
+  const results = new Array<FinishedRun | undefined>(plans.length);
   let next = 0;
   let failed = false;
   const worker = async () => {
-    while (next < scenario.strategies.length && !failed) {
+    while (next < plans.length && !failed) {
       const index = next++;
-      const strategy = scenario.strategies[index];
-      if (!strategy) return;
+      const plan = plans[index];
+      if (!plan) return;
       try {
-        results[index] = await runStrategy(scenario, strategy, options);
+        results[index] = await runOne(plan, options);
       } catch (error) {
         failed = true;
         throw error;
       }
     }
   };
-  const jobs = Math.max(1, Math.min(options.jobs ?? 1, scenario.strategies.length));
+  const jobs = Math.max(1, Math.min(options.jobs ?? 1, plans.length));
   // Every machine is down before the first failure is reported.
   const outcomes = await Promise.allSettled(Array.from({ length: jobs }, worker));
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
-  const finished = results.filter((result): result is StrategyRun => result !== undefined);
+  return judged(results.filter((result): result is FinishedRun => result !== undefined));
+}
+
+/** What needs all runs: efficiency, expectations, comparisons. */
+function judged(finished: readonly FinishedRun[]): Run[] {
   const runs = withEfficiency(finished.map(({ run }) => run));
-  return runs.map((run, i) => ({
-    ...run,
-    expectations: [...run.expectations, ...evaluate(run, finished[i]?.checks ?? [])],
+  const compared = runs.map((run, i) => ({
+    run,
+    comparisons: finished[i]?.trail.comparisons ?? [],
+  }));
+  return compared.map((one, i) => ({
+    ...one.run,
+    expectations: [
+      ...one.run.expectations,
+      ...evaluate(one.run, finished[i]?.trail.checks ?? []),
+      ...evaluateComparisons(one, compared),
+    ],
   }));
 }
 
@@ -65,11 +96,13 @@ export function launchOptionsOf(scenario: Scenario, strategy: StrategyName): Lau
     vcpus: scenario.vcpus,
     seed: scenario.seed,
     mm: scenario.mm,
+    kernel: scenario.kernel,
     strategy,
     iterate: scenario.iterate,
     device: {
       mustTellHost: scenario.mustTellHost,
       discardHints: scenario.discardHints,
+      deflateOnOom: scenario.deflateOnOom,
       ...(scenario.freePageHint === null ? {} : { freePageHint: scenario.freePageHint }),
       ...(scenario.hintWaitOnAck === null ? {} : { hintWaitOnAck: scenario.hintWaitOnAck }),
     },
@@ -80,118 +113,37 @@ export function launchOptionsOf(scenario: Scenario, strategy: StrategyName): Lau
   };
 }
 
-async function runStrategy(
-  scenario: Scenario,
-  strategy: StrategyName,
-  options: RunOptions,
-): Promise<StrategyRun> {
-  const logDirectory = options.logDirectory && `${options.logDirectory}/${strategy}`;
+async function runOne({ scenario, strategy }: Plan, options: RunOptions): Promise<FinishedRun> {
+  const { variant } = scenario;
+  const logDirectory =
+    options.logDirectory && [options.logDirectory, variant, strategy].filter(Boolean).join('/');
   if (logDirectory) mkdirSync(logDirectory, { recursive: true });
+  const onProgress = (progress: Progress) =>
+    options.onProgress?.(labelOf({ variant, strategy }), progress);
   await using machine = await (options.launcher ?? launch)({
     ...launchOptionsOf(scenario, strategy),
     ...options.launch,
     ...(logDirectory ? { logDirectory } : {}),
-    onProgress: (progress) => options.onProgress?.(strategy, progress),
+    onProgress,
   });
   const startMs = performance.now();
   const trail = new Trail();
-  for (const [index, step] of scenario.steps.entries()) {
-    options.onProgress?.(strategy, { what: step.kind, done: index, total: scenario.steps.length });
-    await runStep(machine, step, strategy, trail);
-  }
+  await runSteps(machine, scenario, strategy, trail, onProgress);
+  trail.found(await machine.verify());
   const status = await machine.status();
   if (!scenario.acceptLateHints) trail.mustKeepProtocol(status.protocol_violations);
   const wallMs = Math.round(performance.now() - startMs);
   const finish = await machine.finish();
-  return { run: toRun(scenario, strategy, trail, status, finish, wallMs), checks: trail.checks };
-}
-
-/** What the steps of one run leave behind. */
-class Trail {
-  report: MigrationReport | null = null;
-  readonly checks: PendingCheck[] = [];
-  readonly problems: string[] = [];
-  /** What a reader must know to read the figures rightly. */
-  readonly notes: string[] = [];
-  /** Balloon steps that did not reach their target. */
-  readonly missed: Run['expectations'] = [];
-
-  /** Our own driver breaks no rule of the device: whoever did not ask learns of it all the same. */
-  mustKeepProtocol(violations: number): void {
-    const figure = 'protocol_violations';
-    if (violations === 0) return;
-    this.missed.push({ figure, expected: '0', found: violations, holds: false });
-  }
-}
-
-async function runStep(
-  machine: Machine,
-  step: Step,
-  strategy: StrategyName,
-  trail: Trail,
-): Promise<void> {
-  switch (step.kind) {
-    case 'boot':
-      await machine.boot();
-      return;
-    case 'workload':
-      return machine.workload(step.line);
-    case 'waitFor':
-      await machine.waitFor(step.durationNs);
-      return;
-    case 'waitUntilMigrateAt':
-      await machine.waitUntil('migrate_at');
-      return;
-    case 'inflate':
-    case 'deflate': {
-      const status = await machine[step.kind](step.sizeBytes);
-      const expected = `${status.num_pages} after ${step.kind}`;
-      const found = status.actual_pages;
-      trail.missed.push({
-        figure: 'actual_pages',
-        expected,
-        found,
-        holds: found === status.num_pages,
-      });
-      return;
-    }
-    case 'migrate':
-      trail.report = await machine.migrate(step.params);
-      trail.notes.push(...migrationNotes(trail.report), ...replayNotes(machine));
-      return;
-    case 'verify':
-      trail.problems.push(...(await machine.verify()));
-      return;
-    case 'expect': {
-      if (step.for && !step.for.includes(strategy)) return;
-      const { actual_pages, protocol_violations } = await machine.status();
-      trail.checks.push({ bounds: step.bounds, at: { actual_pages, protocol_violations } });
-      return;
-    }
-  }
-}
-
-/** Without a switchover there is no destination to compare with. */
-function migrationNotes({ migration }: MigrationReport): string[] {
-  if (migration.status === 'completed') return [];
-  const seconds = Math.round(migration.total_ms / 1000);
-  return [`migration ${migration.status} after ${seconds} s: no page of it was verified`];
-}
-
-/** Recordings end some ten milliseconds after the recorded migration did. */
-const NOTEWORTHY_NS = 200 * NS_PER_MS;
-
-/** A migration that outlives its recording was predicted for a guest that does nothing any more. */
-function replayNotes(machine: Machine): string[] {
-  const beyondNs = machine.nowNs - (machine.replayEndNs ?? machine.nowNs);
-  if (beyondNs < NOTEWORTHY_NS) return [];
-  const ms = Math.round(beyondNs / NS_PER_MS);
-  return [`the recording ends ${ms} ms before this migration: from there on the guest was idle`];
+  return {
+    scenario,
+    strategy,
+    run: toRun({ scenario, strategy }, trail, status, finish, wallMs),
+    trail,
+  };
 }
 
 function toRun(
-  scenario: Scenario,
-  strategy: StrategyName,
+  { scenario, strategy }: Plan,
   trail: Trail,
   status: HostStatus,
   finish: FinishReport,
@@ -205,6 +157,7 @@ function toRun(
   const migration = report?.migration ?? null;
   return {
     strategy,
+    variant: scenario.variant,
     migration,
     hints: report?.hints ?? null,
     memory: report?.memory ?? null,
@@ -217,25 +170,32 @@ function toRun(
     wall_ms: wallMs,
     peak_rss_bytes: finish.peak_rss_bytes,
     balloon: { actual_pages: status.actual_pages, protocol_violations: status.protocol_violations },
-    audit_problems: trail.problems,
+    vmstat: vmstatOf(status),
+    mm: mmFiguresOf(status),
+    audit_problems: [...trail.problems],
+    failed_steps: trail.failedSteps,
     notes: trail.notes,
     lost: (report?.lost ?? []).map(({ pfn, history }) => ({ pfn, history: [...history] })),
     expectations: trail.missed,
   };
 }
 
+/** Steps that the recorded guest has not made. */
+const CHANGES_GUEST: ReadonlySet<Step['kind']> = new Set(['inflate', 'deflate', 'console']);
+
 /**
  * A guest with another kernel option, on another link, with a balloon, or migrated at another moment
  * is not the one that was measured.
  */
 function isAsRecorded(scenario: Scenario, recording: RecordingFacts): boolean {
-  const { mm, steps } = scenario;
+  const { mm, kernel, steps } = scenario;
   const migrations = steps.filter((step) => step.kind === 'migrate');
   const params = migrations.at(-1)?.params;
   return (
     migrations.length === 1 &&
     steps.some(({ kind }) => kind === 'waitUntilMigrateAt') &&
-    !steps.some(({ kind }) => kind === 'inflate' || kind === 'deflate') &&
+    !steps.some(({ kind }) => CHANGES_GUEST.has(kind)) &&
+    JSON.stringify(kernel) === JSON.stringify(DEFAULT_KERNEL_OPTIONS) &&
     mm.initOnAlloc === recording.mm.initOnAlloc &&
     mm.initOnFree === recording.mm.initOnFree &&
     mm.pagePoison === recording.mm.pagePoison &&

@@ -1,6 +1,12 @@
-import type { MigrateParams, MmOptions, StrategyName } from '../../protocol/control.ts';
+import type {
+  KernelOptions,
+  MigrateParams,
+  MmOptions,
+  StrategyName,
+} from '../../protocol/control.ts';
 import type { Costs } from '../../shared/index.ts';
-import type { Bound, FigureName } from './schema.ts';
+import type { FigureName } from './figures.ts';
+import type { Bound, FactorBound } from './schema.ts';
 
 /** A scenario with every default filled in and every quantity in base units. */
 export interface Scenario {
@@ -11,6 +17,7 @@ export interface Scenario {
   readonly vcpus: number;
   readonly recording: RecordingFacts | null;
   readonly mm: MmOptions;
+  readonly kernel: KernelOptions;
   readonly strategies: readonly StrategyName[];
   readonly iterate: { readonly budgetNodes: number; readonly minOrder: number };
   readonly migration: MigrateParams;
@@ -22,10 +29,15 @@ export interface Scenario {
   /** null: offered exactly when the strategy waits for the ack. */
   readonly hintWaitOnAck: boolean | null;
   readonly discardHints: boolean;
+  readonly deflateOnOom: boolean;
   readonly costs: Costs;
   readonly auditEveryEvents: number;
   readonly acceptLateHints: boolean;
   readonly steps: readonly Step[];
+  /** Which of the scenario's variants this is; null: the scenario itself. */
+  readonly variant: string | null;
+  /** Each complete in itself. None: the scenario itself is the only one. */
+  readonly variants: readonly Scenario[];
 }
 
 export type Step =
@@ -37,15 +49,35 @@ export type Step =
   | { readonly kind: 'deflate'; readonly sizeBytes: number }
   | { readonly kind: 'migrate'; readonly params: MigrateParams }
   | { readonly kind: 'verify' }
+  /** A line on the guest's console; `where`: file and line of the step. */
+  | {
+      readonly kind: 'console';
+      readonly step: string;
+      readonly line: string;
+      readonly where: string;
+    }
   | {
       readonly kind: 'expect';
-      readonly for: readonly StrategyName[] | null;
+      /** Names of strategies and variants; null: all. */
+      readonly for: readonly string[] | null;
       readonly bounds: readonly FigureBound[];
+    }
+  /** As `expect`, but relative to the same figures of the variant `to`. */
+  | {
+      readonly kind: 'compare';
+      readonly to: string;
+      readonly for: readonly string[] | null;
+      readonly bounds: readonly FigureFactor[];
     };
 
 export interface FigureBound {
   readonly figure: FigureName;
   readonly bound: Bound;
+}
+
+export interface FigureFactor {
+  readonly figure: FigureName;
+  readonly bound: FactorBound;
 }
 
 /** What the laboratory itself needs to know of a recording; the guest reads the rest. */

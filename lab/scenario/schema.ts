@@ -1,51 +1,21 @@
 import { z } from 'zod';
-import { STRATEGIES, type StrategyName } from '../../protocol/control.ts';
+import {
+  MOVABLE_GENERATIONS,
+  type MovableGenerationName,
+  PIN_CHECKS,
+  type PinCheck,
+  STRATEGIES,
+  type StrategyName,
+} from '../../protocol/control.ts';
 import { DEFAULT_COSTS } from '../../shared/index.ts';
+import { BARE_CONSOLE_STEPS, consoleSteps } from './console-steps.ts';
+import { FIGURES, type FigureName } from './figures.ts';
 import { durationNs, parseDuration, rateBytesPerS, sizeBytes } from './units.ts';
 
 /**
  * The one schema of scenario files (docs/scenarios.md explains every key). Unknown keys are refused
  * everywhere, so that a slip of the pen is never silently a default.
  */
-
-/** Figures that `expect` can bound; the names are those of the result format. */
-export const FIGURES = [
-  'total_ms',
-  'downtime_ms',
-  'setup_ms',
-  'transferred_bytes',
-  'normal_pages',
-  'duplicate_pages',
-  'skipped_pages',
-  'resent_pages',
-  'dirty_sync_count',
-  'rounds',
-  'blocks',
-  'hinted_pages',
-  'late_pages',
-  'stale_pages',
-  'precision_at_record',
-  'precision_at_use',
-  'recall',
-  'free_pages_at_end',
-  'wasted_pages',
-  'lost_pages',
-  'efficiency',
-  'max_hold_ns',
-  'mean_hold_ns',
-  'max_nodes',
-  'held_pages_max',
-  'alloc_stalls',
-  'alloc_failures',
-  'actual_pages',
-  'protocol_violations',
-  'audit_problems',
-  'normal_pages_error',
-  'duplicate_pages_error',
-  'transferred_bytes_error',
-  'total_ms_error',
-] as const;
-export type FigureName = (typeof FIGURES)[number];
 
 const strategyName = z.enum(STRATEGIES as readonly [StrategyName, ...StrategyName[]]);
 const strategyList = z.array(strategyName).min(1);
@@ -85,11 +55,21 @@ const migration = z.strictObject({
   clear_log: z.enum(['at-sync', 'lazy', 'lazy-at-start']).optional(),
 });
 
-const figureBounds = Object.fromEntries(FIGURES.map((name) => [name, bound.optional()])) as Record<
-  FigureName,
-  z.ZodOptional<typeof bound>
->;
-const expectStep = z.strictObject({ for: strategyList.optional(), ...figureBounds });
+const factor = z.strictObject({
+  factor_at_least: z.number().nonnegative().optional(),
+  factor_at_most: z.number().nonnegative().optional(),
+});
+export type FactorBound = z.infer<typeof factor>;
+
+function everyFigure<T extends z.ZodType>(schema: T): Record<FigureName, z.ZodOptional<T>> {
+  const entries = FIGURES.map((name) => [name, schema.optional()]);
+  return Object.fromEntries(entries) as Record<FigureName, z.ZodOptional<T>>;
+}
+
+/** Names of strategies or variants; which there are is known when the whole file is. */
+const only = z.array(z.string()).min(1).optional();
+const expectStep = z.strictObject({ for: only, ...everyFigure(bound) });
+const compareStep = z.strictObject({ to: z.string(), for: only, ...everyFigure(factor) });
 
 const stepObject = z.strictObject({
   boot: z.null().optional(),
@@ -97,16 +77,32 @@ const stepObject = z.strictObject({
   wait: wait.optional(),
   inflate: sizeBytes().optional(),
   deflate: sizeBytes().optional(),
+  ...optionalEach(consoleSteps),
   migrate: migration.nullable().optional(),
   verify: z.null().optional(),
   expect: expectStep.optional(),
+  compare: compareStep.optional(),
 });
 export const STEP_NAMES = Object.keys(stepObject.shape) as (keyof typeof stepObject.shape)[];
 
-/** A step is one key with its argument; `boot`, `migrate` and `verify` may stand alone. */
+type Optional<S extends Readonly<Record<string, z.ZodType>>> = {
+  [K in keyof S]: z.ZodOptional<S[K]>;
+};
+
+function optionalEach<S extends Readonly<Record<string, z.ZodType>>>(schemas: S): Optional<S> {
+  const entries = Object.entries(schemas).map(([key, schema]) => [key, schema.optional()]);
+  return Object.fromEntries(entries) as Optional<S>;
+}
+
+/** What a step is that stands alone, by its name. */
+const BARE_STEPS: ReadonlyMap<unknown, unknown> = new Map<string, unknown>([
+  ...['boot', 'migrate', 'verify'].map((name) => [name, null] as const),
+  ...BARE_CONSOLE_STEPS.map((name) => [name, {}] as const),
+]);
+
+/** A step is one key with its argument; some may stand alone. */
 const step = z.preprocess(
-  (value) =>
-    typeof value === 'string' && /^(boot|migrate|verify)$/.test(value) ? { [value]: null } : value,
+  (value) => (BARE_STEPS.has(value) ? { [String(value)]: BARE_STEPS.get(value) } : value),
   stepObject.refine((value) => Object.keys(value).length === 1, {
     message: `one step: ${STEP_NAMES.join(', ')}`,
   }),
@@ -124,42 +120,64 @@ const costs = z.strictObject(
   ),
 );
 
-export const scenarioSchema = z.strictObject({
-  name: z.string().min(1).max(80).optional(),
-  description: z.string().optional(),
-  seed: z.int().nonnegative().max(0xffff_ffff).default(1),
+/** What a machine is; without defaults, so that a variant can override single keys. */
+const machineSections = {
   machine: z
     .strictObject({ memory: sizeBytes().optional(), vcpus: z.int().min(1).max(64).optional() })
-    .default({}),
-  recording: z.string().min(1).optional(),
+    .optional(),
   mm: z
     .strictObject({
       init_on_alloc: z.boolean().optional(),
       init_on_free: z.boolean().optional(),
       page_poison: z.boolean().optional(),
+      movable_generation: z
+        .enum(MOVABLE_GENERATIONS as readonly [MovableGenerationName, ...MovableGenerationName[]])
+        .optional(),
+      pin_check: z.enum(PIN_CHECKS as readonly [PinCheck, ...PinCheck[]]).optional(),
+      balloon_compaction: z.boolean().optional(),
+      movable_zone: sizeBytes().optional(),
     })
-    .default({}),
-  strategy: strategyName.optional(),
-  strategies: strategyList.optional(),
+    .optional(),
   iterate: z
     .strictObject({
-      budget: z.int().min(1).max(1_000_000).default(1000),
-      min_order: z.int().min(0).max(10).default(0),
+      budget: z.int().min(1).max(1_000_000).optional(),
+      min_order: z.int().min(0).max(10).optional(),
     })
-    .prefault({}),
-  migration: migration.extend({ monitor_latency: durationNs().optional() }).default({}),
+    .optional(),
+  migration: migration.extend({ monitor_latency: durationNs().optional() }).optional(),
   device: z
     .strictObject({
       free_page_hint: z.boolean().optional(),
       must_tell_host: z.boolean().optional(),
       hint_wait_on_ack: z.boolean().optional(),
       discard_hints: z.boolean().optional(),
+      deflate_on_oom: z.boolean().optional(),
     })
-    .default({}),
-  costs: costs.default({}),
+    .optional(),
+  costs: costs.optional(),
+};
+export const SECTIONS = Object.keys(machineSections) as (keyof typeof machineSections)[];
+
+const variant = z.strictObject({
+  name: z
+    .string()
+    .regex(/^[A-Za-z0-9_.-]{1,24}$/, 'a name of at most 24 letters, digits, "_", "." or "-"'),
+  ...machineSections,
+});
+
+export const scenarioSchema = z.strictObject({
+  name: z.string().min(1).max(80).optional(),
+  description: z.string().optional(),
+  seed: z.int().nonnegative().max(0xffff_ffff).default(1),
+  recording: z.string().min(1).optional(),
+  ...machineSections,
+  variants: z.array(variant).min(1).max(16).optional(),
+  strategy: strategyName.optional(),
+  strategies: strategyList.optional(),
   audit_every_events: z.int().nonnegative().default(0),
   plant: z.strictObject({ accept_late_hints: z.boolean().default(false) }).prefault({}),
   steps: z.array(step).min(1).optional(),
 });
 export type ScenarioFile = z.infer<typeof scenarioSchema>;
+export type VariantFile = z.infer<typeof variant>;
 export type StepFile = z.infer<typeof step>;

@@ -71,6 +71,11 @@ export class ScenarioSource {
     return issues.flatMap((issue) => problemsOfIssue(issue, schema));
   }
 
+  /** File and line of a key, or the override that set it. */
+  where(path: KeyPath): string {
+    return this.#locate(path).where;
+  }
+
   #plain(): unknown {
     try {
       return this.#document.toJS({ maxAliasCount: 100 }) ?? {};
@@ -138,11 +143,9 @@ function problemsOfIssue(issue: z.core.$ZodIssue, schema: z.ZodType): Problem[] 
   const path = issue.path;
   switch (issue.code) {
     case 'unrecognized_keys': {
-      const known = knownKeys(schema, path);
-      const expected =
-        known.length > MAX_LISTED_KEYS
-          ? 'a figure of docs/result-format.md'
-          : `one of ${known.join(', ')}`;
+      const expected = isOfFigures(path)
+        ? 'a figure of docs/result-format.md'
+        : `one of ${knownKeys(schema, path).join(', ')}`;
       return issue.keys.map((key) => ({
         path: [...path, key],
         expected,
@@ -162,8 +165,11 @@ function problemsOfIssue(issue: z.core.$ZodIssue, schema: z.ZodType): Problem[] 
   }
 }
 
-/** A longer list is the figures of `expect`. */
-const MAX_LISTED_KEYS = 20;
+/** Too many to list. */
+function isOfFigures(path: KeyPath): boolean {
+  const last = path.at(-1);
+  return last === 'expect' || last === 'compare';
+}
 
 const typeNames: Readonly<Record<string, string>> = {
   object: 'a map of keys',

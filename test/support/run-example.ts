@@ -8,6 +8,7 @@ export function exampleRun(
 ): Run {
   return {
     strategy,
+    variant: null,
     migration: {
       status: 'completed',
       total_ms: 3920,
@@ -40,7 +41,10 @@ export function exampleRun(
     wall_ms: 1200,
     peak_rss_bytes: { guest: 1, host: 1 },
     balloon: { actual_pages: 0, protocol_violations: 0 },
+    vmstat: {},
+    mm: {},
     audit_problems: [],
+    failed_steps: [],
     notes: [],
     lost: [],
     expectations: [],

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { errorOf, measuredOf, withEfficiency } from '../../../../lab/runner/comparison.ts';
 import { evaluate, figureOf, isGood } from '../../../../lab/runner/expectation.ts';
 import { MIGRATION_KEYS, resultJsonSchema, resultSchema } from '../../../../lab/runner/result.ts';
-import { FIGURES } from '../../../../lab/scenario/schema.ts';
+import { RUN_FIGURES } from '../../../../lab/scenario/figures.ts';
 import { exampleRun } from '../../../support/run-example.ts';
 
 const measuredRuns = [
@@ -102,7 +102,7 @@ describe('an expectation', () => {
       efficiency: 1,
       error: { normal_pages: 0, duplicate_pages: 0, transferred_bytes: 0, total_ms: 0 },
     };
-    expect(FIGURES.filter((name) => figureOf(complete, name) === null)).toEqual([]);
+    expect(RUN_FIGURES.filter((name) => figureOf(complete, name) === null)).toEqual([]);
   });
 
   test('fails the run when it does not hold, as a lost page and a problem of the audit do', () => {

@@ -10,11 +10,21 @@ interface Played {
   readonly violations?: number;
   readonly problems?: readonly string[];
   readonly status?: 'completed' | 'cancelled';
+  readonly counters?: Readonly<Record<string, number>>;
+  /** By console line: why it fails. */
+  readonly failures?: Readonly<Record<string, string>>;
 }
 
 /** A machine that does nothing, and says what a test wants. */
-function played({ violations = 0, problems = [], status = 'completed' }: Played): Machine {
-  const state = { now_ns: 0, num_pages: 0, actual_pages: 0, protocol_violations: violations };
+function played(play: Played): Machine {
+  const { violations = 0, problems = [], status = 'completed', counters = {} } = play;
+  const state = {
+    now_ns: 0,
+    num_pages: 0,
+    actual_pages: 0,
+    protocol_violations: violations,
+    counters,
+  };
   const seen = async () => state;
   const { hints, memory, lock, guest, migration } = exampleRun('none');
   const machine = {
@@ -34,6 +44,7 @@ function played({ violations = 0, problems = [], status = 'completed' }: Played)
       guest,
       lost: [],
     }),
+    console: async (line: string) => play.failures?.[line] ?? null,
     verify: async () => problems,
     status: seen,
     finish: async () => ({ event_log_sha256: '', peak_rss_bytes: { guest: 1, host: 1 } }),

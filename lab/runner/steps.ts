@@ -1,0 +1,127 @@
+import type { HostStatus, MigrationReport, StrategyName } from '../../protocol/control.ts';
+import { NS_PER_MS } from '../../shared/index.ts';
+import type { Progress } from '../machine/control.ts';
+import type { Machine } from '../machine/machine.ts';
+import type { Scenario, Step } from '../scenario/scenario.ts';
+import type { Moment, PendingCheck, PendingComparison } from './expectation.ts';
+import { mmFiguresOf, vmstatOf } from './mm-figures.ts';
+import type { Run } from './result.ts';
+
+/** The steps of one run, one after the other, and what they leave behind. */
+
+export class Trail {
+  report: MigrationReport | null = null;
+  readonly checks: PendingCheck[] = [];
+  readonly comparisons: PendingComparison[] = [];
+  /** What a reader must know to read the figures rightly. */
+  readonly notes: string[] = [];
+  /** Balloon steps that did not reach their target. */
+  readonly missed: Run['expectations'] = [];
+  readonly failedSteps: Run['failed_steps'] = [];
+  readonly #problems = new Set<string>();
+
+  /** What audits found, each once. */
+  get problems(): Iterable<string> {
+    return this.#problems;
+  }
+
+  found(problems: readonly string[]): void {
+    for (const problem of problems) this.#problems.add(problem);
+  }
+
+  /** Our own driver breaks no rule of the device: whoever did not ask learns of it all the same. */
+  mustKeepProtocol(violations: number): void {
+    const figure = 'protocol_violations';
+    if (violations === 0) return;
+    this.missed.push({ figure, expected: '0', found: violations, holds: false });
+  }
+}
+
+/** Ends early with a step that failed: those behind it rely on it. */
+export async function runSteps(
+  machine: Machine,
+  scenario: Scenario,
+  strategy: StrategyName,
+  trail: Trail,
+  onProgress: (progress: Progress) => void,
+): Promise<void> {
+  const { steps, variant } = scenario;
+  const isFor = (names: readonly string[] | null) =>
+    names === null || names.includes(strategy) || (variant !== null && names.includes(variant));
+  for (const [index, step] of steps.entries()) {
+    const what = step.kind === 'console' ? step.step : step.kind;
+    onProgress({ what, done: index, total: steps.length });
+    if (step.kind === 'expect' || step.kind === 'compare') {
+      const at = momentOf(await machine.status());
+      const applies = isFor(step.for);
+      if (step.kind === 'compare') {
+        trail.comparisons.push({ to: step.to, bounds: step.bounds, at, applies });
+      } else if (applies) trail.checks.push({ bounds: step.bounds, at });
+    } else {
+      await runStep(machine, step, trail);
+    }
+    if (trail.failedSteps.length > 0) return;
+  }
+}
+
+type ActiveStep = Exclude<Step, { kind: 'expect' | 'compare' }>;
+
+async function runStep(machine: Machine, step: ActiveStep, trail: Trail): Promise<void> {
+  switch (step.kind) {
+    case 'boot':
+      await machine.boot();
+      return;
+    case 'workload':
+      return machine.workload(step.line);
+    case 'waitFor':
+      await machine.waitFor(step.durationNs);
+      return;
+    case 'waitUntilMigrateAt':
+      await machine.waitUntil('migrate_at');
+      return;
+    case 'console': {
+      const { line, where } = step;
+      const reason = await machine.console(line);
+      if (reason !== null) trail.failedSteps.push({ where, line, reason });
+      return;
+    }
+    case 'inflate':
+    case 'deflate': {
+      const { num_pages, actual_pages: found } = await machine[step.kind](step.sizeBytes);
+      const expected = `${num_pages} after ${step.kind}`;
+      const holds = found === num_pages;
+      trail.missed.push({ figure: 'actual_pages', expected, found, holds });
+      return;
+    }
+    case 'migrate':
+      trail.report = await machine.migrate(step.params);
+      trail.notes.push(...migrationNotes(trail.report), ...replayNotes(machine));
+      return;
+    case 'verify':
+      trail.found(await machine.verify());
+      return;
+  }
+}
+
+function momentOf(status: HostStatus): Moment {
+  const { actual_pages, protocol_violations } = status;
+  return { ...vmstatOf(status), ...mmFiguresOf(status), actual_pages, protocol_violations };
+}
+
+/** Without a switchover there is no destination to compare with. */
+function migrationNotes({ migration }: MigrationReport): string[] {
+  if (migration.status === 'completed') return [];
+  const seconds = Math.round(migration.total_ms / 1000);
+  return [`migration ${migration.status} after ${seconds} s: no page of it was verified`];
+}
+
+/** Recordings end some ten milliseconds after the recorded migration did. */
+const NOTEWORTHY_NS = 200 * NS_PER_MS;
+
+/** A migration that outlives its recording was predicted for a guest that does nothing any more. */
+function replayNotes(machine: Machine): string[] {
+  const beyondNs = machine.nowNs - (machine.replayEndNs ?? machine.nowNs);
+  if (beyondNs < NOTEWORTHY_NS) return [];
+  const ms = Math.round(beyondNs / NS_PER_MS);
+  return [`the recording ends ${ms} ms before this migration: from there on the guest was idle`];
+}

@@ -1,0 +1,93 @@
+import { z } from 'zod';
+import { MAX_ORDER } from '../../protocol/vmstat.ts';
+import { PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import { sizeBytes } from './units.ts';
+
+/**
+ * Steps that use the guest's memory. Each is one line on the guest's console, `pin process=vm
+ * size=1024 by=vfio`, with sizes in pages; guest/machine/console.ts has the commands.
+ */
+
+const name = () =>
+  z
+    .string()
+    .regex(/^[A-Za-z0-9_.-]{1,32}$/, 'a name of at most 32 letters, digits, "_", "." or "-"');
+const sizePages = () => sizeBytes().transform((bytes) => bytes / PAGE_SIZE_BYTES);
+const order = () => z.int().min(0).max(MAX_ORDER);
+const times = () => z.int().min(1).max(1_000_000);
+const cpu = () => z.int().min(0).max(63).optional();
+
+/** An argument that is only a name: `exit: vm`. */
+const named = () => name().transform((text) => ({ name: text }));
+
+const process = z
+  .strictObject({
+    name: name(),
+    anonymous: sizePages().optional(),
+    shmem: sizePages().optional(),
+    fork: name().optional(),
+  })
+  .refine(({ anonymous, shmem, fork }) => [anonymous, shmem, fork].filter(isGiven).length === 1, {
+    message: 'one of anonymous, shmem, fork beside the name',
+  });
+
+const compact = z
+  .strictObject({
+    how: z.enum(['manual', 'direct', 'kcompactd']).default('manual'),
+    order: order().optional(),
+    times: times().default(1),
+    cpu: cpu(),
+  })
+  .refine(({ how, order }) => (how === 'manual') === (order === undefined), {
+    message: 'an order with how: direct or kcompactd, and none with manual',
+  });
+
+/** Argument of each step, by its name. */
+export const consoleSteps = {
+  process,
+  touch: z.strictObject({
+    process: name(),
+    size: sizePages().optional(),
+    write: z.boolean().default(false),
+  }),
+  exit: named(),
+  read_file: z.strictObject({ name: name(), size: sizePages() }),
+  write_file: z.strictObject({ name: name(), size: sizePages() }),
+  pin: z.strictObject({
+    process: name(),
+    size: sizePages(),
+    by: z.enum(['vfio', 'longterm', 'short']),
+  }),
+  unpin: named(),
+  slab: z.strictObject({ name: name(), size: sizePages(), order: order().default(0) }),
+  fragment: z.strictObject({ name: name(), size: sizePages(), every: z.int().min(2).max(512) }),
+  free: named(),
+  compact,
+  allocate: z.strictObject({ order: order(), count: times().default(1) }),
+  free_allocated: z.strictObject({}),
+  soft_offline: z.strictObject({
+    pages: z.int().min(1).max(65_536),
+    of: z.enum(['process', 'balloon', 'free']),
+    name: name().optional(),
+  }),
+  contig: z.strictObject({ start: sizePages(), size: sizePages() }),
+  zspool: z.strictObject({
+    objects: times(),
+    size: z.int().min(32).max(PAGE_SIZE_BYTES),
+  }),
+} as const;
+
+/** Steps that may stand without an argument. */
+export const BARE_CONSOLE_STEPS: readonly string[] = ['compact', 'free_allocated'];
+
+/** `{order: 9, count: 4}` of `allocate` → `allocate order=9 count=4`. */
+export function consoleLine(step: string, args: object): string {
+  const words = Object.entries(args)
+    .filter(([, value]) => isGiven(value))
+    .map(([key, value]) => `${key}=${value}`);
+  return [step, ...words].join(' ');
+}
+
+function isGiven(value: unknown): boolean {
+  return value !== undefined;
+}

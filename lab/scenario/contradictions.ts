@@ -1,0 +1,114 @@
+import { STRATEGIES } from '../../protocol/control.ts';
+import { PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import type { Scenario, Step } from './scenario.ts';
+import type { ScenarioFile } from './schema.ts';
+import type { KeyPath, Problem } from './source.ts';
+import { formatBytes } from './units.ts';
+
+/** What each key alone allows, but the whole does not. */
+export function contradictions(file: ScenarioFile, scenario: Scenario): Problem[] {
+  const problems = [...ofMachine(scenario, []), ...ofVariants(file), ...ofSteps(scenario)];
+  scenario.variants.forEach((variant, index) => {
+    if (file.variants?.[index]?.machine || file.variants?.[index]?.mm) {
+      problems.push(...ofMachine(variant, ['variants', index]));
+    }
+  });
+  if (file.strategy && file.strategies) {
+    problems.push({ path: ['strategy'], expected: 'either strategy or strategies', found: 'both' });
+  }
+  return problems;
+}
+
+function ofMachine(scenario: Scenario, at: KeyPath): Problem[] {
+  const { memoryBytes, recording, kernel } = scenario;
+  const problems: Problem[] = [];
+  if (recording && memoryBytes !== recording.memoryBytes) {
+    const expected = `the recording's ${formatBytes(recording.memoryBytes)}, or no such key`;
+    problems.push({ path: [...at, 'machine', 'memory'], expected });
+  }
+  if (kernel.movableZonePages * PAGE_SIZE_BYTES >= memoryBytes) {
+    const expected = `less than the machine's ${formatBytes(memoryBytes)}`;
+    problems.push({ path: [...at, 'mm', 'movable_zone'], expected });
+  }
+  return problems;
+}
+
+function ofVariants({ variants = [] }: ScenarioFile): Problem[] {
+  return variants.flatMap(({ name }, index) => {
+    const path = ['variants', index, 'name'];
+    if (STRATEGIES.some((strategy) => strategy === name)) {
+      return [{ path, expected: 'a name that no strategy has' }];
+    }
+    const isTaken = variants.slice(0, index).some((other) => other.name === name);
+    return isTaken ? [{ path, expected: 'a name of its own' }] : [];
+  });
+}
+
+function ofSteps(scenario: Scenario): Problem[] {
+  const before = { booted: false, replaying: false };
+  return scenario.steps.flatMap((step, index) => {
+    const path = ['steps', index];
+    const found = [
+      ...ofOrder(step, scenario, path, before),
+      ...ofBalloon(step, scenario, path),
+      ...ofNames(step, scenario, path),
+    ];
+    before.booted = true;
+    before.replaying ||= step.kind === 'workload';
+    return found;
+  });
+}
+
+function ofOrder(
+  { kind }: Step,
+  { recording }: Scenario,
+  path: KeyPath,
+  { booted, replaying }: { booted: boolean; replaying: boolean },
+): Problem[] {
+  const problems: Problem[] = [];
+  if (kind === 'boot' && booted) problems.push({ path, expected: 'one boot', found: 'a second' });
+  if (kind !== 'boot' && !booted)
+    problems.push({ path, expected: 'boot as the first step', found: kind });
+  if (kind === 'workload' && !recording) {
+    const expected = 'a key "recording" of the scenario to replay';
+    problems.push({ path, expected, found: 'none' });
+  }
+  if (kind === 'waitUntilMigrateAt' && !replaying) {
+    const expected = 'workload: recording before waiting for its migrate_at';
+    problems.push({ path, expected, found: 'none' });
+  }
+  return problems;
+}
+
+function ofBalloon(step: Step, { memoryBytes, variants }: Scenario, path: KeyPath): Problem[] {
+  if (step.kind !== 'inflate' && step.kind !== 'deflate') return [];
+  const smallest = Math.min(...machinesOf(variants, memoryBytes));
+  if (step.sizeBytes <= smallest) return [];
+  const expected = `at most the machine's ${formatBytes(smallest)}`;
+  return [{ path: [...path, step.kind], expected }];
+}
+
+function machinesOf(variants: readonly Scenario[], memoryBytes: number): number[] {
+  return variants.length === 0 ? [memoryBytes] : variants.map((variant) => variant.memoryBytes);
+}
+
+/** `for` and `to` name what the scenario has. */
+function ofNames(step: Step, { variants }: Scenario, path: KeyPath): Problem[] {
+  if (step.kind !== 'expect' && step.kind !== 'compare') return [];
+  const names = variants.map(({ variant }) => variant ?? '');
+  const problems: Problem[] = [];
+  const known = [...STRATEGIES, ...names];
+  for (const [index, name] of (step.for ?? []).entries()) {
+    if (known.includes(name)) continue;
+    problems.push({
+      path: [...path, step.kind, 'for', index],
+      expected: `one of ${known.join(', ')}`,
+    });
+  }
+  if (step.kind === 'compare' && !names.includes(step.to)) {
+    const expected =
+      names.length === 0 ? 'a scenario with variants' : `a variant: ${names.join(', ')}`;
+    problems.push({ path: [...path, 'compare', 'to'], expected });
+  }
+  return problems;
+}
