@@ -21,28 +21,35 @@ import {
   queueIndices,
   VIRTIO_BALLOON_PFNS_MAX,
 } from '../../protocol/index.ts';
-import { assert, NS_PER_MS, type Pfn, pfnToGpa } from '../../shared/index.ts';
+import { assert, Errno, NS_PER_MS, NS_PER_US, type Pfn, pfnToGpa } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { startMemoryCost } from '../kernel/memory-cost.ts';
 import { Gfp } from '../mm/index.ts';
 import { type Kthread, WaitQueue } from '../sched/kthread.ts';
+import { Mutex } from '../sched/locks.ts';
 import { allocateQueue } from '../virtio/queue-memory.ts';
 import type { SplitQueue } from '../virtio/split-queue.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
 import { FreePageHinting, type HintingStrategy, type HintObserver } from './hinting.ts';
-import { BalloonPages } from './pages.ts';
+import { type BalloonMemory, BalloonPages } from './pages.ts';
 import { WorkItem } from './work-item.ts';
 
 /** Features that this driver can use. */
 export const DRIVER_FEATURES: FeatureSet = featureMask(
   Feature.VERSION_1,
   BalloonFeature.MUST_TELL_HOST,
+  BalloonFeature.DEFLATE_ON_OOM,
   BalloonFeature.FREE_PAGE_HINT,
   BalloonFeature.HINT_WAIT_ON_ACK,
 );
 
 /** How long fill_balloon sleeps after a failed allocation. */
 const OUT_OF_PUFF_NS = 200 * NS_PER_MS;
+/** When leak_balloon that found only isolated pages tries again: about one page migration later. */
+const ISOLATED_RETRY_NS = 50 * NS_PER_US;
+/** VIRTIO_BALLOON_OOM_NOTIFY_PRIORITY, and the pages that one notification takes. */
+const OOM_NOTIFY_PRIORITY = 80;
+const OOM_NOTIFY_PAGES = 256;
 
 /** Where the driver's buffers lie in its one page. */
 const PFNS_OFFSET = 0;
@@ -51,6 +58,9 @@ const STOP_ID_OFFSET = START_ID_OFFSET + 4;
 
 export interface BalloonDriverOptions {
   readonly transport: VirtioTransport;
+  readonly memory: BalloonMemory;
+  /** register_oom_notifier: asked with DEFLATE_ON_OOM; `notify` returns the pages it has freed. */
+  readonly registerOomNotifier?: (priority: number, notify: () => Kthread<number>) => void;
   /** null: FREE_PAGE_HINT is declined. */
   readonly strategy: HintingStrategy | null;
   readonly observers?: readonly HintObserver[];
@@ -65,6 +75,7 @@ export class BalloonDriver {
   readonly counters = {
     balloon_inflate: 0,
     balloon_deflate: 0,
+    balloon_migrate: 0,
     balloon_out_of_puff: 0,
     balloon_config_changes: 0,
     balloon_bad_config_reads: 0,
@@ -79,6 +90,14 @@ export class BalloonDriver {
   readonly #options: BalloonDriverOptions;
   readonly #transport: VirtioTransport;
   readonly #pages: BalloonPages;
+  /** balloon_lock: who holds it has the buffer of PFNs, and tells the host alone. */
+  readonly #lock = new Mutex('balloon_lock');
+  /** What fill_balloon has allocated before it takes the lock. */
+  readonly #allocated = new Int32Array(VIRTIO_BALLOON_PFNS_MAX);
+  /** What leak_balloon has dequeued, while the host is told. Under the lock. */
+  readonly #dequeued = new Int32Array(VIRTIO_BALLOON_PFNS_MAX);
+  /** The page that is told to the host while one moves. Under the lock. */
+  readonly #moved = new Int32Array(1);
   /** Interrupts of inflateq and deflateq: a buffer was acknowledged. */
   readonly #acked = new WaitQueue();
   readonly #sizeWork: WorkItem;
@@ -94,7 +113,12 @@ export class BalloonDriver {
     this.#kernel = kernel;
     this.#options = options;
     this.#transport = options.transport;
-    this.#pages = new BalloonPages(kernel.mm);
+    this.#pages = new BalloonPages({
+      ...options.memory,
+      kernel,
+      counters: this.counters,
+      migratePage: (dst, src) => this.#migratePage(dst, src),
+    });
     this.#sizeWork = new WorkItem(kernel, () => this.#updateBalloonSize());
     this.#hintWork = new WorkItem(kernel, () => this.hinting!.work());
   }
@@ -104,6 +128,11 @@ export class BalloonDriver {
     return this.#numPages;
   }
 
+  /** Those of them that page migration holds. */
+  get isolatedPages(): number {
+    return this.#pages.isolatedPages;
+  }
+
   /** Start the probe in a kernel thread of its own. */
   start(): void {
     this.#kernel.spawn('virtballoon_probe', () => this.#probe());
@@ -111,7 +140,14 @@ export class BalloonDriver {
 
   /** Empty when the driver's books agree with the allocator's. */
   audit(): string[] {
-    return this.#pages.audit();
+    const problems = this.#pages.audit();
+    const { listedPages, isolatedPages } = this.#pages;
+    if (listedPages + isolatedPages !== this.#numPages) {
+      problems.push(
+        `${listedPages} balloon pages are listed and ${isolatedPages} isolated, of ${this.#numPages}`,
+      );
+    }
+    return problems;
   }
 
   *#probe(): Kthread {
@@ -148,6 +184,7 @@ export class BalloonDriver {
     if ((read & bit(DeviceStatus.FEATURES_OK)) === 0) return 'the device refused the features';
     const failure = yield* this.#initQueues(offered);
     if (failure !== null) return failure;
+    this.#pages.adjustsManagedPages = !hasFeature(this.features, BalloonFeature.DEFLATE_ON_OOM);
     this.#startWork();
     yield* transport.setStatus(status | bit(DeviceStatus.DRIVER_OK));
     if ((yield* this.#towardsTarget()) !== 0) this.#changed();
@@ -217,6 +254,8 @@ export class BalloonDriver {
     this.#transport.onConfigChanged = () => this.#changed();
     this.#kernel.spawn('update_balloon_size', () => this.#sizeWork.loop());
     if (this.hinting) this.#kernel.spawn('balloon-wq', () => this.#hintWork.loop());
+    if (!hasFeature(this.features, BalloonFeature.DEFLATE_ON_OOM)) return;
+    this.#options.registerOomNotifier?.(OOM_NOTIFY_PRIORITY, () => this.#oomNotify());
   }
 
   /** virtballoon_changed: the interrupt does not say which field changed. */
@@ -234,7 +273,9 @@ export class BalloonDriver {
     const moved =
       difference > 0 ? yield* this.#fillBalloon(difference) : yield* this.#leakBalloon(-difference);
     yield* this.#updateActual();
-    if (moved !== Math.abs(difference)) this.#sizeWork.queue(this.#kernel.now);
+    if (moved === Math.abs(difference)) return;
+    const isIsolated = difference < 0 && moved === 0;
+    this.#sizeWork.queue(this.#kernel.now + (isIsolated ? ISOLATED_RETRY_NS : 0));
   }
 
   *#towardsTarget(): Kthread<number> {
@@ -243,22 +284,28 @@ export class BalloonDriver {
 
   /** Returns how many pages went into the balloon: at most one buffer full. */
   *#fillBalloon(wanted: number): Kthread<number> {
-    const target = Math.min(wanted, VIRTIO_BALLOON_PFNS_MAX);
+    // Without the lock: an allocation may reclaim, and the OOM notifier takes it.
+    const count = yield* this.#allocate(Math.min(wanted, VIRTIO_BALLOON_PFNS_MAX));
+    if (count === 0) return 0;
+    yield* this.#lock.lock();
+    yield* this.#pages.enqueue(this.#allocated, count);
+    this.#numPages += count;
+    yield* this.#tellHost(this.#inflateq, this.#allocated, count);
+    this.#lock.unlock();
+    return count;
+  }
+
+  *#allocate(target: number): Kthread<number> {
     const memoryCostNs = startMemoryCost(this.#kernel);
     let count = 0;
     while (count < target) {
       const pfn = this.#pages.alloc();
       if (pfn < 0) break;
-      this.#setPfn(count++, pfn);
+      this.#allocated[count++] = pfn;
     }
     const allocNs = Math.max(1, count) * this.#kernel.costs.allocNs;
     yield { kind: 'cpu', ns: allocNs + memoryCostNs() };
     if (count < target) yield* this.#outOfPuff();
-    if (count === 0) return 0;
-    for (let i = 0; i < count; i++) this.#pages.enqueue(this.#pfnAt(i));
-    this.#numPages += count;
-    this.counters.balloon_inflate += count;
-    yield* this.#tellHost(this.#inflateq, count);
     return count;
   }
 
@@ -268,22 +315,48 @@ export class BalloonDriver {
     yield { kind: 'sleep', ns: OUT_OF_PUFF_NS };
   }
 
-  /** Returns how many pages left the balloon: at most one buffer full. */
+  /** Returns how many pages left the balloon: at most one buffer full, and none that is isolated. */
   *#leakBalloon(wanted: number): Kthread<number> {
+    yield* this.#lock.lock();
     const target = Math.min(wanted, VIRTIO_BALLOON_PFNS_MAX, this.#numPages);
-    for (let i = 0; i < target; i++) this.#setPfn(i, this.#pages.dequeue());
-    if (target === 0) return 0;
-    this.#numPages -= target;
-    this.counters.balloon_deflate += target;
-    // The host first, the allocator second: until the ack the page may still be discarded.
-    yield* this.#tellHost(this.#deflateq, target);
-    for (let i = 0; i < target; i++) this.#pages.free(this.#pfnAt(i));
-    yield { kind: 'cpu', ns: target * this.#kernel.costs.allocNs };
-    return target;
+    const count = yield* this.#pages.dequeue(this.#dequeued, target);
+    if (count > 0) {
+      this.#numPages -= count;
+      // The host first, the allocator second: until the ack the page may still be discarded.
+      yield* this.#tellHost(this.#deflateq, this.#dequeued, count);
+      yield* this.#pages.release(this.#dequeued, count);
+      yield { kind: 'cpu', ns: count * this.#kernel.costs.allocNs };
+    }
+    this.#lock.unlock();
+    return count;
   }
 
-  /** One readable buffer, one kick, and an uninterruptible wait without a timeout. */
-  *#tellHost(queue: SplitQueue, count: number): Kthread {
+  /** virtballoon_oom_notify: the target stays, and is looked at again at the next config interrupt. */
+  *#oomNotify(): Kthread<number> {
+    const freed = yield* this.#leakBalloon(OOM_NOTIFY_PAGES);
+    yield* this.#updateActual();
+    return freed;
+  }
+
+  /**
+   * virtballoon_migratepage: the host takes the new page before it gives back the old one. EAGAIN:
+   * the balloon is inflating, deflating or moving another page, perhaps to make room for this move.
+   */
+  *#migratePage(dst: Pfn, src: Pfn): Kthread<Errno> {
+    if (!this.#lock.tryLock()) return Errno.EAGAIN;
+    this.#moved[0] = dst;
+    yield* this.#tellHost(this.#inflateq, this.#moved, 1);
+    this.#moved[0] = src;
+    yield* this.#tellHost(this.#deflateq, this.#moved, 1);
+    this.#lock.unlock();
+    return Errno.OK;
+  }
+
+  /** One readable buffer, one kick, and an uninterruptible wait without a timeout. Under the lock. */
+  *#tellHost(queue: SplitQueue, pfns: Int32Array, count: number): Kthread {
+    for (let i = 0; i < count; i++) {
+      this.#buffer.setUint32(PFNS_OFFSET + i * BALLOON_PFN_BYTES, pfns[i]!, true);
+    }
     this.#kernel.ram.touchBytes(this.#bufferPfn);
     const gpa = pfnToGpa(this.#bufferPfn) + PFNS_OFFSET;
     const head = queue.addChain({ out: [{ gpa, lengthBytes: count * BALLOON_PFN_BYTES }] });
@@ -314,13 +387,5 @@ export class BalloonDriver {
     this.#buffer.setUint32(offset, cmdId, true);
     this.#kernel.ram.touchBytes(this.#bufferPfn);
     return pfnToGpa(this.#bufferPfn) + offset;
-  }
-
-  #setPfn(index: number, pfn: Pfn): void {
-    this.#buffer.setUint32(PFNS_OFFSET + index * BALLOON_PFN_BYTES, pfn, true);
-  }
-
-  #pfnAt(index: number): Pfn {
-    return this.#buffer.getUint32(PFNS_OFFSET + index * BALLOON_PFN_BYTES, true);
   }
 }

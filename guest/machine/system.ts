@@ -92,6 +92,11 @@ export class System {
     );
     this.driver = new BalloonDriver(this.kernel, {
       transport: this.transport,
+      memory: {
+        folios: this.folios,
+        generation: this.generation,
+        compaction: config.kernel.balloonCompaction,
+      },
       strategy: this.strategy,
       observers: [this.hints],
     });

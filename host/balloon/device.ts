@@ -40,6 +40,8 @@ export interface BalloonDeviceOptions {
   readonly costs: Costs;
   readonly freePageHint: boolean;
   readonly mustTellHost: boolean;
+  /** Offer DEFLATE_ON_OOM: the driver may take pages back although the target has not changed. */
+  readonly deflateOnOom: boolean;
   /** Offer HINT_WAIT_ON_ACK, if hinting is offered. */
   readonly hintWaitOnAck: boolean;
   /**
@@ -55,6 +57,7 @@ export interface BalloonDeviceOptions {
 export const BALLOON_DEVICE_DEFAULTS = {
   freePageHint: true,
   mustTellHost: false,
+  deflateOnOom: false,
   hintWaitOnAck: false,
   discardHints: false,
   numbering: 'dense-by-offered',
@@ -115,6 +118,7 @@ export class BalloonDevice {
     this.#hooks = hooks;
     const features: number[] = [Feature.VERSION_1];
     if (options.mustTellHost) features.push(BalloonFeature.MUST_TELL_HOST);
+    if (options.deflateOnOom) features.push(BalloonFeature.DEFLATE_ON_OOM);
     if (options.freePageHint) features.push(BalloonFeature.FREE_PAGE_HINT);
     if (options.freePageHint && options.hintWaitOnAck)
       features.push(BalloonFeature.HINT_WAIT_ON_ACK);

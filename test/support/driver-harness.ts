@@ -4,10 +4,18 @@
  */
 import { BalloonDriver, type BalloonDriverOptions } from '../../guest/balloon/driver.ts';
 import type { HintingStrategy, HintObserver } from '../../guest/balloon/hinting.ts';
+import { Folios } from '../../guest/folio/index.ts';
 import type { Kernel } from '../../guest/kernel/kernel.ts';
 import { Ram } from '../../guest/machine/ram.ts';
+import {
+  ListGeneration,
+  type MovableGeneration,
+  PageMigration,
+  PfnGeneration,
+} from '../../guest/migrate/index.ts';
 import { PageAllocator } from '../../guest/mm/index.ts';
-import { Pages } from '../../guest/mm/pages.ts';
+import { PageFlag, PageOwner, Pages } from '../../guest/mm/pages.ts';
+import type { Zone } from '../../guest/mm/zone.ts';
 import { Scheduler } from '../../guest/sched/scheduler.ts';
 import { ChannelTransport } from '../../guest/virtio/channel-transport.ts';
 import {
@@ -23,6 +31,7 @@ import {
   EventLog,
   EventQueue,
   NO_PLANTS,
+  type Plants,
 } from '../../shared/index.ts';
 
 /** First fit over a stack of freed pages and a bump pointer; `limitPages` makes it fail. */
@@ -31,10 +40,12 @@ export class BumpAllocator {
   readonly freed: number[] = [];
   limitPages: number;
   allocatedPages = 0;
+  readonly zone: { managedPages: number };
   #next = 1024;
 
   constructor(ramPages: number) {
     this.pages = new Pages(ramPages, 1);
+    this.zone = { managedPages: ramPages };
     this.limitPages = ramPages - this.#next;
   }
 
@@ -42,15 +53,30 @@ export class BumpAllocator {
     const count = 1 << order;
     if (this.allocatedPages + count > this.limitPages) return Errno.ENOMEM;
     this.allocatedPages += count;
-    if (order === 0 && this.freed.length > 0) return this.freed.pop()!;
-    const pfn = Math.ceil(this.#next / count) * count;
-    this.#next = pfn + count;
+    const pfn = this.#take(order);
+    this.pages.flags[pfn] = PageFlag.ALLOCATED;
+    this.pages.order[pfn] = order;
+    this.pages.owner[pfn] = PageOwner.USER;
+    this.pages.refcount[pfn] = 1;
     return pfn;
   }
 
   free(pfn: number, order: number): void {
+    this.pages.disown(pfn, order);
     this.allocatedPages -= 1 << order;
     this.freed.push(pfn);
+  }
+
+  zoneOf(): Pick<Zone, 'managedPages'> {
+    return this.zone;
+  }
+
+  #take(order: number): number {
+    if (order === 0 && this.freed.length > 0) return this.freed.pop()!;
+    const count = 1 << order;
+    const pfn = Math.ceil(this.#next / count) * count;
+    this.#next = pfn + count;
+    return pfn;
   }
 }
 
@@ -78,6 +104,12 @@ export interface HarnessOptions {
   readonly recordHints?: boolean;
   /** The guest's own page allocator instead of the counting one. */
   readonly realAllocator?: boolean;
+  readonly generation?: MovableGeneration['name'];
+  /** CONFIG_BALLOON_COMPACTION; default true. */
+  readonly compaction?: boolean;
+  /** Size of ZONE_MOVABLE of the real allocator. */
+  readonly movablePages?: number;
+  readonly plants?: Plants;
 }
 
 export class DriverHarness {
@@ -85,6 +117,9 @@ export class DriverHarness {
   readonly mm: BumpAllocator;
   readonly pageAllocator: PageAllocator | null;
   readonly kernel: Kernel;
+  readonly folios: Folios;
+  readonly generation: MovableGeneration;
+  readonly migration: PageMigration;
   readonly transport: ChannelTransport;
   readonly driver: BalloonDriver;
   readonly device: BalloonDevice;
@@ -104,7 +139,9 @@ export class DriverHarness {
     const ramPages = options.ramPages ?? 65536;
     this.ram = new Ram(ramPages);
     this.mm = new BumpAllocator(ramPages);
-    this.pageAllocator = options.realAllocator ? realAllocator(ramPages, this.ram) : null;
+    this.pageAllocator = options.realAllocator
+      ? realAllocator(ramPages, options.movablePages ?? 0, this.ram)
+      : null;
     const scheduler = this.#scheduler;
     this.kernel = {
       get now() {
@@ -114,16 +151,25 @@ export class DriverHarness {
       log: new EventLog(),
       mm: this.pageAllocator ?? (this.mm as unknown as PageAllocator),
       ram: this.ram,
-      plants: NO_PLANTS,
+      plants: options.plants ?? NO_PLANTS,
       tracer: null,
       isExplored: false,
       spawn: (_name, body, cpu) => scheduler.spawn(body, cpu),
       post: (message) => void this.#posted.push(message),
       notify: () => scheduler.notify(),
     };
+    this.folios = new Folios(this.kernel.mm);
+    const Generation = options.generation === 'pfn' ? PfnGeneration : ListGeneration;
+    this.generation = new Generation(this.kernel, this.folios);
+    this.migration = new PageMigration(this.kernel, this.folios, this.generation);
     this.transport = new ChannelTransport(this.kernel);
     this.driver = new BalloonDriver(this.kernel, {
       transport: this.transport,
+      memory: {
+        folios: this.folios,
+        generation: this.generation,
+        compaction: options.compaction ?? true,
+      },
       strategy: options.strategy === undefined ? IDLE_STRATEGY : options.strategy,
       observers: options.observers ?? [],
       ...options.driver,
@@ -202,10 +248,10 @@ export class DriverHarness {
   }
 }
 
-function realAllocator(ramPages: number, ram: Ram): PageAllocator {
+function realAllocator(ramPages: number, movablePages: number, ram: Ram): PageAllocator {
   const mm = { initOnAlloc: true, initOnFree: false, pagePoison: false };
   const allocator = new PageAllocator(
-    { ramPages, vcpus: 1, mm },
+    { ramPages, movablePages, vcpus: 1, mm },
     { clearPages: (pfn, pageCount) => ram.fill(pfn, pageCount, 0) },
   );
   const free = new Bitmap(ramPages);
