@@ -3,7 +3,7 @@
  * each in passes while something is busy; what is left is undone (linux mm/migrate.c,
  * migrate_pages_batch of 6.3 and later). Plain code for each page, except where it has to wait.
  */
-import { Errno, type Pfn } from '../../shared/index.ts';
+import { Errno } from '../../shared/index.ts';
 import type { Folios } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { PageFlag, type Pages } from '../mm/index.ts';

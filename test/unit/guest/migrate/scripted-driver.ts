@@ -56,10 +56,10 @@ export class ScriptedDriver implements MovableOps {
 
   /** Gives a page up, wherever it is by now. */
   *free(handle: number): Kthread {
-    for (let released = false; !released; ) {
-      const pfn = this.pageOf.get(handle)!;
-      released = yield* this.#generation.release(pfn);
-      if (released) this.#forget(pfn);
+    for (;;) {
+      const pfn = this.pageOf.get(handle);
+      if (pfn === undefined) return;
+      if (yield* this.#generation.release(pfn)) return this.#forget(pfn);
     }
   }
 
