@@ -1,13 +1,13 @@
 import { STRATEGIES } from '../../protocol/control.ts';
 import { PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import type { Scenario, Step } from './scenario.ts';
-import type { ScenarioFile } from './schema.ts';
+import type { ScenarioFile, StepFile } from './schema.ts';
 import type { KeyPath, Problem } from './source.ts';
 import { formatBytes } from './units.ts';
 
 /** What each key alone allows, but the whole does not. */
 export function contradictions(file: ScenarioFile, scenario: Scenario): Problem[] {
-  const problems = [...ofMachine(scenario, []), ...ofVariants(file), ...ofSteps(scenario)];
+  const problems = [...ofMachine(scenario, []), ...ofVariants(file), ...ofSteps(file, scenario)];
   scenario.variants.forEach((variant, index) => {
     if (file.variants?.[index]?.machine || file.variants?.[index]?.mm) {
       problems.push(...ofMachine(variant, ['variants', index]));
@@ -44,13 +44,14 @@ function ofVariants({ variants = [] }: ScenarioFile): Problem[] {
   });
 }
 
-function ofSteps(scenario: Scenario): Problem[] {
+function ofSteps(file: ScenarioFile, scenario: Scenario): Problem[] {
   const before = { booted: false, replaying: false };
   return scenario.steps.flatMap((step, index) => {
     const path = ['steps', index];
     const found = [
       ...ofOrder(step, scenario, path, before),
       ...ofBalloon(step, scenario, path),
+      ...ofVcpu(step, file.steps?.[index], scenario, path),
       ...ofNames(step, scenario, path),
     ];
     before.booted = true;
@@ -80,16 +81,30 @@ function ofOrder(
   return problems;
 }
 
-function ofBalloon(step: Step, { memoryBytes, variants }: Scenario, path: KeyPath): Problem[] {
+function ofBalloon(step: Step, scenario: Scenario, path: KeyPath): Problem[] {
   if (step.kind !== 'inflate' && step.kind !== 'deflate') return [];
-  const smallest = Math.min(...machinesOf(variants, memoryBytes));
+  const smallest = Math.min(...machinesOf(scenario).map(({ memoryBytes }) => memoryBytes));
   if (step.sizeBytes <= smallest) return [];
   const expected = `at most the machine's ${formatBytes(smallest)}`;
   return [{ path: [...path, step.kind], expected }];
 }
 
-function machinesOf(variants: readonly Scenario[], memoryBytes: number): number[] {
-  return variants.length === 0 ? [memoryBytes] : variants.map((variant) => variant.memoryBytes);
+/** Every machine must have the vCPU that a step names. */
+function ofVcpu(
+  step: Step,
+  file: StepFile | undefined,
+  scenario: Scenario,
+  path: KeyPath,
+): Problem[] {
+  const cpu = file?.compact?.cpu;
+  const fewest = Math.min(...machinesOf(scenario).map(({ vcpus }) => vcpus));
+  if (step.kind !== 'console' || cpu === undefined || cpu < fewest) return [];
+  const expected = `a vCPU of the machine, below ${fewest}`;
+  return [{ path: [...path, step.step, 'cpu'], expected }];
+}
+
+function machinesOf(scenario: Scenario): readonly Scenario[] {
+  return scenario.variants.length === 0 ? [scenario] : scenario.variants;
 }
 
 /** `for` and `to` name what the scenario has. */

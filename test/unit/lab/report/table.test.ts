@@ -79,4 +79,45 @@ describe('the table', () => {
     const text = render([exampleRun('none', 1, { migration: null, hints: null, memory: null })]);
     expect(text).not.toContain('total ms');
   });
+
+  describe('of counters', () => {
+    const quiet = { migration: null, hints: null, memory: null };
+    const variant = (name: string, vmstat: Record<string, number>, changes: Partial<Run> = {}) =>
+      exampleRun('none', 1, { ...quiet, variant: name, vmstat, ...changes });
+    const shown = (runs: Run[]) =>
+      render(runs)
+        .split('\n')
+        .map((line) => line.split('│')[1]?.trim())
+        .filter((name) => name && name !== 'counter');
+
+    test('has a column for each variant and a line for what differs or is expected', () => {
+      const kept = { figure: 'pgmigrate_fail', expected: '0', found: 0, holds: true };
+      const runs = [
+        variant('a', { pgfree: 1, pgmigrate_fail: 0, oom_kill: 0 }, { expectations: [kept] }),
+        variant('b', { pgfree: 2, pgmigrate_fail: 0, oom_kill: 0 }),
+      ];
+      expect(shown(runs)).toEqual(['pgfree', 'pgmigrate_fail']);
+      expect(render(runs)).toMatch(/counter *│ a │ b/);
+      expect(render(runs)).toMatch(/pgfree *│ 1 │ 2/);
+    });
+
+    test('leaves out the zeros of a single run, and is not there for migrations', () => {
+      expect(shown([variant('a', { pgfree: 1, oom_kill: 0 })])).toEqual(['pgfree']);
+      expect(render([exampleRun('none', 1, { vmstat: { pgfree: 1 } })])).not.toContain('pgfree');
+    });
+
+    test('tells CPU time in milliseconds and rates with three digits', () => {
+      const mm = { kcompactd_cpu_ns: 1_234_567_890, alloc_success_rate_order9: 0.5 };
+      const text = render([variant('a', {}, { mm })]);
+      expect(text).toMatch(/kcompactd_cpu_ns *│ *1,235 ms/);
+      expect(text).toMatch(/alloc_success_rate_order9 *│ *0\.500/);
+    });
+  });
+
+  test('names the step that failed, with file and line', () => {
+    const failed_steps = [{ where: 'x.yaml:3', line: 'exit name=vm', reason: 'no such process' }];
+    expect(render([exampleRun('none', 1, { variant: 'a', failed_steps })])).toContain(
+      'FAILED  a: x.yaml:3: exit name=vm: no such process',
+    );
+  });
 });

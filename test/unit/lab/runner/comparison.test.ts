@@ -1,7 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { errorOf, measuredOf, withEfficiency } from '../../../../lab/runner/comparison.ts';
-import { evaluate, figureOf, isGood } from '../../../../lab/runner/expectation.ts';
+import {
+  evaluate,
+  evaluateComparisons,
+  figureOf,
+  isGood,
+} from '../../../../lab/runner/expectation.ts';
 import { MIGRATION_KEYS, resultJsonSchema, resultSchema } from '../../../../lab/runner/result.ts';
 import { RUN_FIGURES } from '../../../../lab/scenario/figures.ts';
 import { exampleRun } from '../../../support/run-example.ts';
@@ -57,6 +62,17 @@ describe('efficiency', () => {
   ])('is unknown without %s', (_title, strategies) => {
     const runs = withEfficiency(strategies.map((strategy, i) => exampleRun(strategy, 1000 - i)));
     expect(runs.every((run) => run.efficiency === null)).toBe(true);
+  });
+
+  test('is that of the own variant', () => {
+    const runs = withEfficiency([
+      exampleRun('none', 1000, { variant: 'a' }),
+      exampleRun('oracle', 200, { variant: 'a' }),
+      exampleRun('none', 500, { variant: 'b' }),
+      exampleRun('alloc', 400, { variant: 'b' }),
+      exampleRun('oracle', 300, { variant: 'b' }),
+    ]);
+    expect(runs.map((run) => run.efficiency)).toEqual([0, 1, 0, 0.5, 1]);
   });
 
   test('is unknown when nothing could be saved', () => {
@@ -120,6 +136,63 @@ describe('an expectation', () => {
         expectations: [{ figure: 'recall', expected: '1', found: 0, holds: false }],
       }),
     ).toBe(false);
+    const failed_steps = [{ where: 'x.yaml:3', line: 'exit name=vm', reason: 'no such process' }];
+    expect(isGood({ ...run, failed_steps })).toBe(false);
+  });
+});
+
+describe('a comparison', () => {
+  const runs = (mine: number, theirs: number, applies = true) =>
+    (
+      [
+        ['a', theirs],
+        ['b', mine],
+      ] as const
+    ).map(([variant, pgfree]) => ({
+      run: exampleRun('none', 1, { variant, migration: null, vmstat: { pgfree: 9999 } }),
+      comparisons: [
+        {
+          to: 'a',
+          applies,
+          bounds: [
+            { figure: 'pgfree' as const, bound: { factor_at_most: 0.01, factor_at_least: 0.001 } },
+          ],
+          at: { pgfree },
+        },
+      ],
+    }));
+  const judge = (mine: number, theirs: number, applies = true) => {
+    const [a, b] = runs(mine, theirs, applies);
+    if (!a || !b) throw new Error('expected two runs');
+    return evaluateComparisons(b, [a, b]);
+  };
+
+  test.each([
+    [100, 1, 0.01, true],
+    [1000, 1, 0.001, true],
+    [99, 1, 1 / 99, false],
+    [1001, 1, 1 / 1001, false],
+    [5, 0, 0, false],
+    [0, 5, null, false],
+    [0, 0, 1, false],
+  ])('of %d with %d gives the factor of that moment', (theirs, mine, factor, good) => {
+    expect(judge(mine, theirs)).toEqual([
+      {
+        figure: 'pgfree ÷ a',
+        expected: 'factor at least 0.001 and factor at most 0.01',
+        found: factor,
+        holds: good,
+      },
+    ]);
+  });
+
+  test('is none of the variant itself, nor of one that it is not for, nor with another strategy', () => {
+    const [a, b] = runs(1, 100);
+    if (!a || !b) throw new Error('expected two runs');
+    expect(evaluateComparisons(a, [a, b])).toEqual([]);
+    expect(judge(1, 100, false)).toEqual([]);
+    const other = { ...a, run: { ...a.run, strategy: 'oracle' } };
+    expect(evaluateComparisons(b, [other, b])).toEqual([]);
   });
 });
 

@@ -84,6 +84,42 @@ describe('a run', () => {
     expect([isGood(bad), bad.audit_problems]).toEqual([false, problems]);
   });
 
+  test('is audited at its end although no step asks for it', async () => {
+    const unasked = await run('steps: [boot]', { problems: ['pfn 7 has two owners'] });
+    expect([isGood(unasked), unasked.audit_problems]).toEqual([false, ['pfn 7 has two owners']]);
+  });
+
+  test('ends with the first step that fails, and says which one it was', async () => {
+    const text = 'steps:\n  - boot\n  - exit: vm\n  - exit: other\n  - expect: { pgfree: 1 }\n';
+    const failures = { 'exit name=vm': 'no such process', 'exit name=other': 'not reached' };
+    const failed = await run(text, { failures });
+    expect([isGood(failed), failed.failed_steps, failed.expectations]).toEqual([
+      false,
+      [{ where: 'x.yaml:3', line: 'exit name=vm', reason: 'no such process' }],
+      [],
+    ]);
+  });
+
+  test('has the counters of /proc/vmstat, and what the console has got', async () => {
+    const counters = {
+      'guest.pgfree': 7,
+      'guest.console_done': 3,
+      'guest.alloc_attempts_order9': 8,
+      'guest.alloc_success_order9': 6,
+    };
+    const { vmstat, mm, expectations } = await run(
+      'steps: [boot, expect: { pgfree: 7, alloc_success_rate_order9: 0.75 }]',
+      { counters },
+    );
+    expect(vmstat).toEqual({ pgfree: 7 });
+    expect(mm).toEqual({
+      alloc_attempts_order9: 8,
+      alloc_success_order9: 6,
+      alloc_success_rate_order9: 0.75,
+    });
+    expect(expectations.map(({ holds }) => holds)).toEqual([true, true]);
+  });
+
   test('says of a cancelled migration that nothing of it was verified', async () => {
     const cancelled = await run('steps: [boot, migrate]', { status: 'cancelled' });
     expect(cancelled.notes).toEqual([
@@ -91,6 +127,20 @@ describe('a run', () => {
     ]);
     expect((await run('steps: [boot, migrate]')).notes).toEqual([]);
   });
+});
+
+test('every variant runs under every strategy, and knows its own name', async () => {
+  const text = 'strategies: [none, oracle]\nvariants: [{ name: a }, { name: b }]\nsteps: [boot]';
+  const runs = await runScenario(await parseScenario('x.yaml', text), {
+    launcher: async () => played({}),
+    jobs: 2,
+  });
+  expect(runs.map(({ variant, strategy }) => `${variant} ${strategy}`)).toEqual([
+    'a none',
+    'a oracle',
+    'b none',
+    'b oracle',
+  ]);
 });
 
 describe('measured figures', () => {

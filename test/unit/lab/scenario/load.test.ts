@@ -131,6 +131,76 @@ const refused: [title: string, line: string, message: string][] = [
     'x.yaml:4: iterate.budget: expected at least 1, found 0',
   ],
   [
+    'a counter that /proc/vmstat does not have',
+    '  - expect: { pgalloc_dma64: 0 }',
+    'x.yaml:4: steps[1].expect.pgalloc_dma64: expected a figure of docs/result-format.md, found unknown key "pgalloc_dma64"',
+  ],
+  [
+    'a process without memory',
+    '  - process: { name: vm }',
+    'x.yaml:4: steps[1].process: expected one of anonymous, shmem, fork beside the name, found {"name":"vm"}',
+  ],
+  [
+    'a key of another step',
+    '  - slab: { name: s, size: 4MiB, shmem: 4MiB }',
+    'x.yaml:4: steps[1].slab.shmem: expected one of name, size, order, found unknown key "shmem"',
+  ],
+  [
+    'a name that is more than a word',
+    '  - exit: "vm size=1"',
+    'x.yaml:4: steps[1].exit: expected a name of at most 32 letters, digits, "_", "." or "-", found "vm size=1"',
+  ],
+  [
+    'a direct compaction for nothing',
+    '  - compact: { how: direct }',
+    'x.yaml:4: steps[1].compact: expected an order with how: direct or kcompactd, and none with manual, found {"how":"direct"}',
+  ],
+  [
+    'a vCPU that there is not',
+    '  - compact: { cpu: 1 }',
+    'x.yaml:4: steps[1].compact.cpu: expected a vCPU of the machine, below 1, found 1',
+  ],
+  [
+    'a pin by nobody',
+    '  - pin: { process: vm, size: 4MiB, by: magic }',
+    'x.yaml:4: steps[1].pin.by: expected one of vfio, longterm, short, found "magic"',
+  ],
+  [
+    'a comparison with no variant',
+    '  - compare: { to: list, pgfree: { factor_at_most: 1 } }',
+    'x.yaml:4: steps[1].compare.to: expected a scenario with variants, found "list"',
+  ],
+  [
+    'an expectation of nobody',
+    '  - expect: { for: [nobody], pgfree: 1 }',
+    'x.yaml:4: steps[1].expect.for[0]: expected one of none, iterate, alloc, alloc-ack, oracle, found "nobody"',
+  ],
+  [
+    'a variant with the name of a strategy',
+    'variants: [{ name: alloc }]',
+    'x.yaml:4: variants[0].name: expected a name that no strategy has, found "alloc"',
+  ],
+  [
+    'two variants of one name',
+    'variants: [{ name: a }, { name: a }]',
+    'x.yaml:4: variants[1].name: expected a name of its own, found "a"',
+  ],
+  [
+    'a variant with steps',
+    'variants: [{ name: a, steps: [boot] }]',
+    'x.yaml:4: variants[0].steps: expected one of name, machine, mm, iterate, migration, device, costs, found unknown key "steps"',
+  ],
+  [
+    'a movable zone of all memory',
+    'mm: { movable_zone: 64MiB }',
+    'x.yaml:4: mm.movable_zone: expected less than the machine\'s 64MiB, found "64MiB"',
+  ],
+  [
+    'a check of pins that there is not',
+    'mm: { pin_check: sometimes }',
+    'x.yaml:4: mm.pin_check: expected one of anonymous, extra_refs, maybe_dma_pinned, found "sometimes"',
+  ],
+  [
     'a missing recording',
     'recording: no-such-guest',
     'x.yaml:4: recording: expected a recording: a .ballast file, a folder, or a name in scenarios/recordings/, found "no-such-guest"',
@@ -208,6 +278,72 @@ describe('a scenario', () => {
       params: { downtimeLimitMs: 50, bandwidthBytesPerS: 2 ** 30 },
     });
   });
+});
+
+describe('a step of memory', () => {
+  test.each([
+    ['process: { name: vm, shmem: 1MiB }', 'process name=vm shmem=256'],
+    ['process: { name: child, fork: vm }', 'process name=child fork=vm'],
+    ['exit: vm', 'exit name=vm'],
+    ['compact', 'compact how=manual times=1'],
+    ['compact: { how: direct, order: 9, times: 3 }', 'compact how=direct order=9 times=3'],
+    ['pin: { process: vm, size: 8KiB, by: vfio }', 'pin process=vm size=2 by=vfio'],
+    ['allocate: { order: 9, count: 4 }', 'allocate order=9 count=4'],
+    ['free_allocated', 'free_allocated'],
+    ['contig: { start: 16MiB, size: 4MiB }', 'contig start=4096 size=1024'],
+  ])('%s is a line of the console', async (step, line) => {
+    const { steps } = await parseScenario('x.yaml', withLines(`  - ${step}`));
+    const name = line.split(' ')[0];
+    expect(steps[1]).toEqual({ kind: 'console', step: name, line, where: 'x.yaml:4' });
+  });
+});
+
+describe('variants', () => {
+  const text = withLines(
+    'mm: { pin_check: extra_refs, init_on_alloc: false }',
+    'variants:',
+    '  - { name: as-is }',
+    '  - { name: pfn, mm: { movable_generation: pfn }, machine: { vcpus: 2 } }',
+  );
+
+  test('override single keys and inherit the others', async () => {
+    const { variant, variants } = await parseScenario('x.yaml', text);
+    expect(variant).toBeNull();
+    expect(variants.map((one) => [one.variant, one.vcpus, one.memoryBytes / 2 ** 20])).toEqual([
+      ['as-is', 1, 64],
+      ['pfn', 2, 64],
+    ]);
+    expect(variants.map(({ kernel }) => [kernel.movableGeneration, kernel.pinCheck])).toEqual([
+      ['list', 'extra_refs'],
+      ['pfn', 'extra_refs'],
+    ]);
+    expect(variants.map(({ mm }) => mm.initOnAlloc)).toEqual([false, false]);
+  });
+
+  test('are refused with their own line when they contradict the steps', async () => {
+    const small = withLines(
+      '  - inflate: 32MiB',
+      'variants:',
+      '  - name: small',
+      '    machine: { memory: 16MiB }',
+    );
+    await expect(parseScenario('x.yaml', small)).rejects.toMatchObject({
+      message: 'x.yaml:4: steps[1].inflate: expected at most the machine\'s 16MiB, found "32MiB"',
+    });
+    const zone = withLines('variants:', '  - name: a', '    mm: { movable_zone: 1GiB }');
+    await expect(parseScenario('x.yaml', zone)).rejects.toMatchObject({
+      message:
+        'x.yaml:6: variants[0].mm.movable_zone: expected less than the machine\'s 64MiB, found "1GiB"',
+    });
+  });
+});
+
+test.each([
+  ['a recording that is migrated', 'recording: idle-1g', 5],
+  ['a recording that is not', 'recording: idle-1g\nsteps: [boot]', 1],
+  ['no recording', 'steps: [boot, migrate]', 1],
+])('%s runs under as many strategies as make sense', async (_what, text, count) => {
+  expect((await parseScenario('x.yaml', text)).strategies.length).toBe(count);
 });
 
 describe('--set', () => {
