@@ -11,16 +11,23 @@ const KEPT_RANGES = 1 << 16;
 export class HintRecord implements HintObserver {
   readonly counters = { hint_recorded_pages: 0, hint_recorded_free_pages: 0 };
   readonly #isUnused: (pfn: Pfn) => boolean;
-  readonly #pfn = new Uint32Array(KEPT_RANGES);
-  readonly #pageCount = new Uint32Array(KEPT_RANGES);
-  readonly #cmdId = new Uint32Array(KEPT_RANGES);
-  readonly #recordedAtNs = new Float64Array(KEPT_RANGES);
-  readonly #queuedAtNs = new Float64Array(KEPT_RANGES);
+  readonly #keptRanges: number;
+  readonly #pfn: Uint32Array;
+  readonly #pageCount: Uint32Array;
+  readonly #cmdId: Uint32Array;
+  readonly #recordedAtNs: Float64Array;
+  readonly #queuedAtNs: Float64Array;
   #total = 0;
 
   /** `isUnused`: free, or held by the strategy itself. */
-  constructor(isUnused: (pfn: Pfn) => boolean) {
+  constructor(isUnused: (pfn: Pfn) => boolean, keptRanges: number = KEPT_RANGES) {
     this.#isUnused = isUnused;
+    this.#keptRanges = keptRanges;
+    this.#pfn = new Uint32Array(keptRanges);
+    this.#pageCount = new Uint32Array(keptRanges);
+    this.#cmdId = new Uint32Array(keptRanges);
+    this.#recordedAtNs = new Float64Array(keptRanges);
+    this.#queuedAtNs = new Float64Array(keptRanges);
   }
 
   onHint(
@@ -30,7 +37,7 @@ export class HintRecord implements HintObserver {
     queuedAtNs: Nanoseconds,
     cmdId: number,
   ): void {
-    const slot = this.#total++ % KEPT_RANGES;
+    const slot = this.#total++ % this.#keptRanges;
     this.#pfn[slot] = pfn;
     this.#pageCount[slot] = pageCount;
     this.#cmdId[slot] = cmdId;
@@ -47,8 +54,8 @@ export class HintRecord implements HintObserver {
   /** What was hinted of this page, oldest first. */
   historyOf(pfn: Pfn): string[] {
     const lines: string[] = [];
-    for (let i = Math.max(0, this.#total - KEPT_RANGES); i < this.#total; i++) {
-      const slot = i % KEPT_RANGES;
+    for (let i = Math.max(0, this.#total - this.#keptRanges); i < this.#total; i++) {
+      const slot = i % this.#keptRanges;
       const first = this.#pfn[slot]!;
       if (pfn < first || pfn >= first + this.#pageCount[slot]!) continue;
       lines.push(

@@ -48,6 +48,9 @@ export type SystemConfig = Pick<
   'ramPages' | 'vcpus' | 'mm' | 'kernel' | 'strategy' | 'iterate' | 'costs'
 >;
 
+/** An explored machine lives for some hundred steps, and there are thousands of them a second. */
+const EXPLORED_HINT_RANGES = 64;
+
 export class System {
   readonly ram: Ram;
   readonly mm: PageAllocator;
@@ -77,6 +80,7 @@ export class System {
           ram.fill(pfn, pageCount, pattern === 'zero' ? ZERO_TAG : POISON_TAG),
       },
     );
+    this.mm.freeLists.walk.cursorDangles = runtime.plants.danglingIteratorCursor;
     this.kernel = kernelOf(config, runtime, this.mm, ram);
     this.folios = new Folios(this.mm);
     this.generation =
@@ -89,6 +93,7 @@ export class System {
     this.strategy = createStrategy(this.kernel, config);
     this.hints = new HintRecord(
       (pfn) => this.mm.isFree(pfn) || this.strategy?.holds?.(pfn) === true,
+      runtime.isExplored ? EXPLORED_HINT_RANGES : undefined,
     );
     this.driver = new BalloonDriver(this.kernel, {
       transport: this.transport,

@@ -21,6 +21,8 @@ const NOT_ENTERED = -1;
 
 export class FreeListWalk {
   active = false;
+  /** Planted bug: the cursor stays on a node that leaves its list. */
+  cursorDangles = false;
   /** Index of the list that the cursor is on. */
   position = 0;
   /** The node to visit next, a list head at the end of its list, or NOT_ENTERED. */
@@ -86,7 +88,7 @@ export class FreeListWalk {
 
   /** The free lists call it before a node leaves its list. */
   removing(pfn: Pfn, next: number): void {
-    if (pfn === this.cursor) this.cursor = next;
+    if (pfn === this.cursor && !this.cursorDangles) this.cursor = next;
   }
 
   /** The free lists call it for each block they insert during a walk. */

@@ -1,0 +1,175 @@
+/**
+ * The threads of a scenario: users of memory, monitors and kernel threads that get into each other's
+ * way. What they choose is drawn from the seed; when they run is the policy's affair.
+ */
+
+import { MigrateMode } from '../guest/migrate/index.ts';
+import { Gfp, PageFlag, PageOwner } from '../guest/mm/index.ts';
+import { type Kthread, preempt } from '../guest/sched/kthread.ts';
+import type { ExploreThread, PageUser } from '../protocol/index.ts';
+import { Errno, errnoName, type Pfn, type Prng } from '../shared/index.ts';
+import type { MonitorScript } from './actor.ts';
+import type { ExploredMachine } from './machine.ts';
+import { Violation } from './violation.ts';
+
+type ThreadOf<K extends ExploreThread['kind']> = Extract<ExploreThread, { kind: K }>;
+
+const PAUSE = preempt('in user space');
+
+/** Pages of these owners are movable ones that isolation may be tried on. */
+const OWNERS_OF: Readonly<Record<PageUser, readonly PageOwner[]>> = {
+  balloon: [PageOwner.BALLOON],
+  zspool: [PageOwner.ZSMALLOC],
+  process: [PageOwner.ANON],
+  driver: [PageOwner.DRIVER],
+  table: [PageOwner.TABLE],
+  any: [
+    PageOwner.BALLOON,
+    PageOwner.ZSMALLOC,
+    PageOwner.ANON,
+    PageOwner.DRIVER,
+    PageOwner.TABLE,
+    PageOwner.FILE,
+  ],
+};
+
+/** A page in use by one of them, or −1. */
+function pickPage({ runs, system }: ExploredMachine, of: PageUser, prng: Prng): Pfn {
+  const { pages } = system.mm;
+  const owners = OWNERS_OF[of];
+  const found: Pfn[] = [];
+  for (const [start, end] of runs) {
+    for (let pfn = start; pfn < end; pfn += 1 << pages.order[pfn]!) {
+      const allocated = pages.hasFlag(pfn, PageFlag.ALLOCATED) && pages.order[pfn] === 0;
+      if (allocated && owners.includes(pages.owner[pfn]! as PageOwner)) found.push(pfn);
+    }
+  }
+  return found.length === 0 ? -1 : found[prng.below(found.length)]!;
+}
+
+/** balloon: the target goes up or down by so many pages, so many times. */
+export function* balloonMonitor(
+  machine: ExploredMachine,
+  { kind, pages, times }: ThreadOf<'inflate' | 'deflate'>,
+): MonitorScript {
+  const { device, ghost } = machine;
+  for (let i = 0; i < times; i++) {
+    const change = kind === 'inflate' ? pages : -pages;
+    device.setTarget(Math.max(0, device.targetPages + change));
+    ghost.say(`balloon target ${device.targetPages}`);
+    yield 'between two commands';
+  }
+}
+
+/** Rounds of hinting that no migration asked for, as Firecracker's API starts them. */
+export function* hintMonitor(machine: ExploredMachine, { times }: ThreadOf<'hint'>): MonitorScript {
+  const { device, ghost } = machine;
+  for (let i = 0; i < times; i++) {
+    device.hintStart();
+    ghost.say(`hinting starts, id ${device.hintCmdId}`);
+    yield 'hinting runs';
+    device.hintStop();
+    ghost.say('hinting stops');
+    yield 'hinting has stopped';
+  }
+  device.hintDone();
+  ghost.say('hinting is done');
+}
+
+/** A kernel user of plain pages, which must keep what is written to them. */
+export function* churn(
+  machine: ExploredMachine,
+  { cpu, pages, order, keep, times }: ThreadOf<'churn'>,
+): Kthread {
+  const { mm, ram } = machine.system;
+  const { ghost } = machine;
+  const held: Pfn[] = [];
+  const freeOldest = (): void => {
+    const pfn = held.shift()!;
+    ghost.forget(pfn);
+    ghost.say(`free ${pfn}`);
+    mm.free(pfn, order, cpu);
+  };
+  for (let i = 0; i < times; i++) {
+    for (let j = 0; j < pages; j++) {
+      const pfn = mm.alloc(order, Gfp.GFP_KERNEL, cpu);
+      if (pfn < 0) break;
+      held.push(pfn);
+      ghost.wrote(ram, pfn);
+      ghost.say(`alloc and write ${pfn}`);
+      yield PAUSE;
+    }
+    if (keep && i === times - 1) break;
+    while (held.length > 0) {
+      freeOldest();
+      yield PAUSE;
+    }
+  }
+  machine.atEnd.push(() => {
+    while (held.length > 0) freeOldest();
+  });
+}
+
+/** Reclaim, as the shrinker of held blocks sees it. */
+export function* shrink(
+  { system, ghost }: ExploredMachine,
+  { pages, times }: ThreadOf<'shrink'>,
+): Kthread {
+  for (let i = 0; i < times; i++) {
+    yield PAUSE;
+    const freed = system.strategy?.shrink?.(pages) ?? 0;
+    if (freed > 0) ghost.say(`shrinker frees ${freed} pages`);
+  }
+}
+
+export function* softOffline(
+  machine: ExploredMachine,
+  { of, times }: ThreadOf<'soft_offline'>,
+): Kthread {
+  const { system, ghost } = machine;
+  const prng = machine.seed.split('soft_offline');
+  for (let i = 0; i < times; i++) {
+    yield PAUSE;
+    const pfn = pickPage(machine, of, prng);
+    if (pfn < 0) continue;
+    ghost.say(`soft_offline_page ${pfn}`);
+    const result = yield* system.memoryFailure.softOfflinePage(pfn);
+    ghost.say(`soft_offline_page ${pfn}: ${errnoName(result)}`);
+    if (result !== Errno.OK || system.mm.pages.hasFlag(pfn, PageFlag.HWPOISON)) continue;
+    throw new Violation(
+      'soft offline that succeeds takes the frame out of use',
+      `soft_offline_page of ${pfn} says it succeeded, and PG_hwpoison is not set`,
+    );
+  }
+}
+
+/** Isolates movable pages as compaction would, and migrates them or puts them back. */
+export function* isolator(
+  machine: ExploredMachine,
+  { cpu, of, pages, then, times }: ThreadOf<'isolate'>,
+  name: string,
+): Kthread {
+  const { system, ghost } = machine;
+  const { migration, mm, folios } = system;
+  const prng = machine.seed.split(name);
+  const target = {
+    alloc: (_src: Pfn, order: number) => mm.alloc(order, Gfp.GFP_HIGHUSER_MOVABLE, cpu),
+    free: (dst: Pfn) => void folios.put(dst, cpu),
+  };
+  for (let i = 0; i < times; i++) {
+    yield PAUSE;
+    const isolated = migration.newSet(pages);
+    const mode = prng.chance(1, 2) ? MigrateMode.ASYNC : MigrateMode.SYNC;
+    for (let j = 0; j < pages; j++) {
+      const pfn = pickPage(machine, of, prng);
+      if (pfn >= 0 && (yield* migration.isolate(pfn, mode))) isolated.add(pfn);
+    }
+    const migrates = then === 'migrate' || (then === 'either' && prng.chance(1, 2));
+    if (migrates && isolated.count > 0) {
+      ghost.say(`migrate_pages of ${isolated.count}`);
+      yield* migration.migrate(isolated, { mode, reason: 'syscall_or_cpuset', target });
+    }
+    yield* migration.putbackAll(isolated);
+    migration.recycle(isolated);
+  }
+}
