@@ -107,8 +107,7 @@ export class ListGeneration implements MovableGeneration {
   *putback(pfn: Pfn): Kthread {
     const { locks } = this.#folios;
     yield* locks.lock(pfn);
-    const { putbackAfterSuccess } = this.#kernel.plants;
-    if (this.#isMovable(pfn) || putbackAfterSuccess) yield* this.#ops.of(pfn).putbackPage(pfn);
+    if (this.#isMovable(pfn)) yield* this.#ops.of(pfn).putbackPage(pfn);
     this.#endIsolation(pfn, 'putback');
     this.#folios.put(pfn);
   }

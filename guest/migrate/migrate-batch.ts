@@ -3,7 +3,7 @@
  * each in passes while something is busy; what is left is undone (linux mm/migrate.c,
  * migrate_pages_batch of 6.3 and later). Plain code for each page, except where it has to wait.
  */
-import { Errno } from '../../shared/index.ts';
+import { Errno, type Pfn } from '../../shared/index.ts';
 import type { Folios } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { PageFlag, type Pages } from '../mm/index.ts';
@@ -100,7 +100,7 @@ export class MigrateBatch {
           ns += batch.nrPages[i]! * costs.migratePageNs;
           this.#finish(batch, i, isMovable, request);
           if (isMovable && this.#kernel.plants.putbackAfterSuccess) {
-            yield* this.#generation.putback(src);
+            yield* this.#putbackMoved(batch.dst[i]!, src);
           }
         }
       }
@@ -209,6 +209,12 @@ export class MigrateBatch {
     if (this.#kernel.plants.putbackAfterSuccess) this.#generation.unlock(src);
     else if (isKept) this.#generation.finishAndKeep(src);
     else this.#generation.finish(src);
+  }
+
+  /** The planted bug: its driver has the page twice. */
+  #putbackMoved(dst: Pfn, src: Pfn): Kthread {
+    this.#pages.mapping[src] = this.#pages.mapping[dst]!;
+    return this.#generation.putback(src);
   }
 
   /** migrate_folio_undo_src, migrate_folio_undo_dst: isolated, as it came. */

@@ -92,8 +92,7 @@ export class PfnGeneration implements MovableGeneration {
   }
 
   *putback(pfn: Pfn): Kthread {
-    const { putbackAfterSuccess } = this.#kernel.plants;
-    if (this.#isMovable(pfn) || putbackAfterSuccess) yield* this.#ops.of(pfn).putbackPage(pfn);
+    if (this.#isMovable(pfn)) yield* this.#ops.of(pfn).putbackPage(pfn);
     this.#endIsolation(pfn, 'putback');
   }
 
