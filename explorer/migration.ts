@@ -80,9 +80,11 @@ export class MigrationActor extends Actor {
     if (request?.kind === 'dirtyLog') {
       const log = ram.dirtyLog.bits.clone();
       if (request.clear) ram.dirtyLog.bits.clearAll();
+      this.#machine.ghost.say(`dirty log${request.clear ? ' read and cleared' : ' read'}`);
       return log;
     }
     if (request?.kind !== 'records') return undefined;
+    this.#machine.ghost.say(`records of ${describeRanges(request.ranges)}`);
     const records: number[] = [];
     for (let i = 0; i < request.ranges.length; i += 2) {
       const first = request.ranges[i]!;
@@ -148,6 +150,12 @@ export class MigrationActor extends Actor {
   }
 }
 
+function describeRanges(ranges: Uint32Array): string {
+  const shown: string[] = [];
+  for (let i = 0; i < ranges.length; i += 2) shown.push(`${ranges[i]}+${ranges[i + 1]}`);
+  return shown.join(' ');
+}
+
 function describeRequest(request: MigrationRequest): string {
   switch (request.kind) {
     case 'preempt':
@@ -183,6 +191,7 @@ function migrationMachine(machine: ExploredMachine): MigrationMachine {
       else if (message.name === 'clearDirtyLog') {
         const cleared = system.ram.dirtyLog.clear(message.first_pfn, message.bits);
         assert(cleared, 'a piece of the log is cleared');
+        ghost.say(`log of ${message.first_pfn}+${message.bits.length * 8} cleared`);
       } else assert(false, `the migration thread posts ${message.name}`);
     },
     emit: () => {},

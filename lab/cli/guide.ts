@@ -3,7 +3,7 @@
 const EXIT_STATUSES = `
 Exit status:
   0  done, every expectation holds
-  1  an expectation failed, a page was lost or an audit found a problem
+  1  a step or an expectation failed, a page was lost or an audit found a problem
   2  bad input: one line on stderr says where and what was expected
   3  a process died or the channel between them broke`;
 
@@ -27,6 +27,7 @@ Start here:
   $ ballast inspect idle-1g               what is in that recording
   $ ballast run frag8-iterate             a scenario with expectations of its own
   $ ballast compare idle-1g --set mm.init_on_alloc=false
+  $ ballast explore                       schedules of a small machine: does one break anything?
 
 Strategies: none; iterate (walk the free lists, a bounded number of nodes per lock hold);
   alloc (what Linux does: allocate 4 MiB blocks and hold them); oracle (perfect knowledge, the limit).
@@ -52,6 +53,29 @@ Examples:
   $ ballast run my.yaml --log logs --json -
 ${FIGURES}
 ${EXIT_STATUSES}
+`;
+
+export const EXPLORE_GUIDE = `
+A scenario (scenarios/explore/) is a small machine and the threads that meet in it: who inflates, who
+compacts, who migrates. Each seed is one schedule of them, random or PCT, with the faults that the
+scenario allows. After each step the invariants of the pages are checked, at the end everything is.
+
+Examples:
+  $ ballast explore                                    1,000 schedules of scenarios/explore/mixed.yaml
+  $ ballast explore mixed --seeds 100000
+  $ ballast explore hinting --first-seed 5000 --seeds 5000
+  $ ballast explore --plant late-hint-accepted         a planted bug, in the scenario that finds it
+  $ ballast explore --list-plants
+
+Of a violation it prints the seed, the shortest schedule that it could reduce it to (a line for each
+step: what was done, then → where the thread stands) and the command that repeats it. The same scenario,
+plant and seed give the same schedule; the lowest violating seed is reported, whatever --jobs says.
+
+Exit status:
+  0  no schedule breaks anything
+  1  one does
+  2  bad input: one line on stderr says what was expected
+  3  a process died
 `;
 
 export const HOST_GUIDE = `

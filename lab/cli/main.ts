@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { BallastError, ExitStatus } from '../../shared/index.ts';
 import { addGuestCommand, addHostCommand } from './by-hand.ts';
+import { addExploreCommand } from './explore.ts';
 import { GUIDE } from './guide.ts';
 import { ballastVersion, complain, guardOutput } from './output.ts';
 import { addImportCommand, addInspectCommand } from './recording.ts';
@@ -25,6 +26,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   };
   addCompareCommand(program, done);
   addRunCommand(program, done);
+  addExploreCommand(program, done);
   addInspectCommand(program);
   addImportCommand(program);
   addHostCommand(program, done);

@@ -3,11 +3,12 @@ import { BallastError } from '../../shared/index.ts';
 import { entryArguments } from './paths.ts';
 
 /**
- * One of the two processes of a machine. Its IPC pipe carries the laboratory's commands; when we
- * die the pipe breaks and the process ends by itself, and when it dies we say how.
+ * A process that we started: one of the two of a machine, or a worker of the explorer. Its IPC pipe
+ * carries the laboratory's commands; when we die the pipe breaks and the process ends by itself, and
+ * when it dies we say how.
  */
 
-export type Role = 'host' | 'guest';
+export type Role = 'host' | 'guest' | 'explorer';
 
 /** Arguments for Node that start a process; tests put stand-ins here. */
 export type Entries = (role: Role) => string[];

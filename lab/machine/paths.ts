@@ -6,13 +6,13 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const here = fileURLToPath(import.meta.url);
 const fromSources = here.endsWith('.ts');
-/** Folder of lab/, host/ and guest/. */
+/** Folder of lab/, host/, guest/ and explorer/. */
 const codeRoot = dirname(dirname(dirname(here)));
 /** Folder of package.json and scenarios/. */
 export const packageRoot = fromSources ? codeRoot : dirname(codeRoot);
 
 /** Arguments for Node that start the given process of the machine. */
-export function entryArguments(role: 'host' | 'guest'): string[] {
+export function entryArguments(role: 'host' | 'guest' | 'explorer'): string[] {
   if (!fromSources) return [`${codeRoot}/${role}/main.js`];
   const loader = createRequire(import.meta.url).resolve('tsx/esm');
   return ['--import', pathToFileURL(loader).href, `${codeRoot}/${role}/main.ts`];
