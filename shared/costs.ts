@@ -33,6 +33,8 @@ export interface Costs {
   readonly migratePageNs: number;
   /** Guest: try to lock and unmap one page, or to freeze its references, in vain or not. */
   readonly migrateAttemptNs: number;
+  /** Guest: flush a translation on all vCPUs: an interrupt to each and its answer. */
+  readonly tlbFlushNs: number;
   /** Guest: put one element on a virtqueue. */
   readonly queueElementNs: number;
 }
@@ -53,5 +55,6 @@ export const DEFAULT_COSTS: Costs = {
   zoneLockNs: 100,
   migratePageNs: 20_000,
   migrateAttemptNs: 200,
+  tlbFlushNs: 2_000,
   queueElementNs: 300,
 };

@@ -1,0 +1,54 @@
+/** Whole-state audit of a zsmalloc-like pool: says in words what does not hold. */
+import { PageFlag, PageOwner, type Pages } from '../mm/index.ts';
+import { NO_HANDLE, type Zspage } from './zspage.ts';
+import type { Zspool } from './zspool.ts';
+
+export function auditZspool(pool: Zspool, pages: Pages): string[] {
+  const problems: string[] = [];
+  let objects = 0;
+  for (const sizeClass of pool.classes) {
+    for (const zspage of sizeClass.zspages()) {
+      problems.push(...auditPages(pool, pages, zspage), ...auditObjects(pool, zspage));
+      objects += zspage.inUse;
+    }
+  }
+  if (objects !== pool.locations.size) {
+    problems.push(`${objects} objects are in use, there are ${pool.locations.size} handles`);
+  }
+  return problems;
+}
+
+function auditPages(pool: Zspool, pages: Pages, zspage: Zspage): string[] {
+  const problems: string[] = [];
+  for (const pfn of zspage.pfns) {
+    const isOurs = pages.owner[pfn] === PageOwner.ZSMALLOC && pages.hasFlag(pfn, PageFlag.MOVABLE);
+    if (pages.isFree(pfn) || !isOurs) problems.push(`page ${pfn} of a zspage is not the pool’s`);
+    else if (pool.zspageOf(pfn) !== zspage) problems.push(`page ${pfn} is of another zspage`);
+    const content = pool.words.audit(pfn);
+    if (content !== null) problems.push(content);
+  }
+  return problems;
+}
+
+function auditObjects(pool: Zspool, zspage: Zspage): string[] {
+  const problems: string[] = [];
+  const { sizeClass, pfns } = zspage;
+  let inUse = 0;
+  for (const [object, handle] of zspage.handles.entries()) {
+    if (handle === NO_HANDLE) continue;
+    inUse++;
+    const location = pool.locations.get(handle);
+    const pfn = pfns[sizeClass.firstPageOf(object)]!;
+    if (location?.object !== object || location.pfn !== pfn) {
+      problems.push(`handle ${handle} names page ${location?.pfn}, its object is in page ${pfn}`);
+    }
+    const last = pfns[sizeClass.lastPageOf(object)]!;
+    if (pool.words.read(pfn, object) !== pool.words.read(last, object)) {
+      problems.push(`the parts of object ${handle} in pages ${pfn} and ${last} differ`);
+    }
+  }
+  if (inUse !== zspage.inUse || inUse === 0) {
+    problems.push(`a zspage has ${inUse} objects, counted ${zspage.inUse}`);
+  }
+  return problems;
+}
