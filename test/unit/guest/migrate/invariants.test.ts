@@ -8,7 +8,7 @@ import { GENERATIONS, MigrationMachine } from './machine.ts';
 import { type Answer, ScriptedDriver } from './scripted-driver.ts';
 
 const { ASYNC, SYNC } = MigrateMode;
-const SEEDS = 100;
+const SEEDS = 50;
 /** One of each kind of answer; in the end eight pages are moved or gone. */
 const SCRIPTS: readonly (readonly Answer[])[] = [
   ['move'],

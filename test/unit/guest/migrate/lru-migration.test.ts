@@ -187,12 +187,28 @@ describe.each(GENERATIONS)('LRU pages in the shape of the %s generation', (name)
     },
   );
 
+  test('a page that was freed while isolated stays with memory failure, with one reference', () => {
+    const { machine, mapping, pfn, index } = setUp(1, 0);
+    machine.run(function* () {
+      const isolated = yield* machine.isolateAll([pfn], SYNC);
+      mapping.drop(index);
+      const request = machine.request(SYNC, { reason: 'memory_failure' });
+      expect(yield* machine.migration.migrate(isolated, request)).toBe(0);
+      yield* machine.migration.putbackAll(isolated);
+    });
+    expect(machine.mm.isFree(pfn)).toBe(false);
+    expect(machine.pages.refcount[pfn]).toBe(1);
+    expect(machine.audit()).toEqual([]);
+  });
+
   test('a page that left its object while somebody else has a reference is EAGAIN', () => {
     const { machine, mapping, pfn, index } = setUp(1, 0);
     const isolated = machine.run(() => machine.isolateAll([pfn], ASYNC));
     machine.pages.tryGet(pfn);
     mapping.drop(index);
     expect(machine.run(() => machine.migration.migrate(isolated, machine.request(ASYNC)))).toBe(1);
+    // Found in the unmap phase: each pass allocates a target.
+    expect(machine.target.allocated).toBe(10);
     machine.run(() => machine.migration.putbackAll(isolated));
     expect(machine.pages.refcount[pfn]).toBe(1);
     machine.folios.put(pfn);

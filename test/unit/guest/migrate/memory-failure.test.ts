@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { Gfp, PageFlag, PageOwner } from '../../../../guest/mm/index.ts';
-import { Errno } from '../../../../shared/index.ts';
+import { Errno, Prng } from '../../../../shared/index.ts';
+import { Interleaver } from './interleaver.ts';
 import { GENERATIONS, KERNEL_PAGES, MigrationMachine } from './machine.ts';
 import { type Answer, ScriptedDriver } from './scripted-driver.ts';
 import { TestMapping } from './test-mapping.ts';
@@ -8,8 +9,8 @@ import { TestMapping } from './test-mapping.ts';
 const BUSY = new Array<Answer>(20).fill('EAGAIN');
 
 describe.each(GENERATIONS)('soft offline in the %s generation', (name) => {
-  function setUp() {
-    const machine = new MigrationMachine(name);
+  function setUp(options: { isExplored?: boolean; ramPages?: number } = {}) {
+    const machine = new MigrationMachine(name, { ramPages: 2048, ...options });
     const driver = new ScriptedDriver(machine);
     const handle = driver.add(machine.allocate());
     const pfn = driver.pageOf.get(handle)!;
@@ -96,8 +97,8 @@ describe.each(GENERATIONS)('soft offline in the %s generation', (name) => {
 
   test('a frame in the middle of a large free block', () => {
     const it = setUp();
-    expect(it.offline(3333)).toBe(Errno.OK);
-    expectPoisoned(it, 3333);
+    expect(it.offline(1777)).toBe(Errno.OK);
+    expectPoisoned(it, 1777);
   });
 
   test('a frame that is poisoned already is OK, and is counted once', () => {
@@ -138,17 +139,46 @@ describe.each(GENERATIONS)('soft offline in the %s generation', (name) => {
   });
 
   test('two requests for one frame take it out of use once', () => {
-    const it = setUp();
-    const results: Errno[] = [];
-    for (const cpu of [0, 1]) {
-      it.machine.spawn(function* () {
-        results.push(yield* it.machine.memoryFailure.softOfflinePage(it.pfn));
-      }, cpu);
+    for (let seed = 0; seed < 50; seed++) {
+      const { machine, pfn, pages } = setUp({ isExplored: true, ramPages: 1024 });
+      const prng = new Prng(seed + 1);
+      const threads = new Interleaver();
+      const results: Errno[] = [];
+      for (let i = 0; i < 2; i++) {
+        threads.add(function* () {
+          results.push(yield* machine.memoryFailure.softOfflinePage(pfn));
+        });
+      }
+      threads.run((count) => prng.below(count));
+      expect(results).toContain(Errno.OK);
+      expect(machine.folios.poisonedPages).toBe(1);
+      expect([pages.refcount[pfn], pages.owner[pfn]]).toEqual([1, PageOwner.POISONED]);
     }
-    it.machine.settle();
-    expect(results).toContain(Errno.OK);
-    expect(it.machine.folios.poisonedPages).toBe(1);
-    expectNeverAllocated(it.machine, it.pfn);
+  });
+
+  test('of a page that is freed at any moment: EBUSY only while it is in use', () => {
+    const results = new Set<Errno>();
+    for (let seed = 0; seed < 100; seed++) {
+      const { machine, driver, handle, pfn } = setUp({ isExplored: true, ramPages: 1024 });
+      if (seed % 2 === 0) driver.script.set(pfn, [...BUSY]);
+      const prng = new Prng(seed + 1);
+      const threads = new Interleaver();
+      threads.add(function* () {
+        const result = yield* machine.memoryFailure.softOfflinePage(pfn);
+        results.add(result);
+        expect(result === Errno.EBUSY && machine.mm.isFree(pfn)).toBe(false);
+      });
+      threads.add(function* () {
+        for (let wait = prng.below(60); wait > 0; wait--) yield { kind: 'sleep', ns: 1 };
+        yield* driver.free(handle);
+      });
+      threads.run((count) => prng.below(count));
+      const { poisonedPages } = machine.folios;
+      expect(poisonedPages).toBe(machine.memoryFailure.counters.soft_offline);
+      expect(machine.mm.freePages()).toBe(machine.freeAtStart - poisonedPages);
+      expect(machine.audit()).toEqual([]);
+    }
+    expect(results).toEqual(new Set([Errno.OK, Errno.EBUSY]));
   });
 
   describe('LRU pages', () => {

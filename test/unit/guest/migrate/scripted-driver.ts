@@ -9,9 +9,10 @@ import type { MigrationMachine } from './machine.ts';
 
 /**
  * `deflate`: the old page is gone, the new one is not needed (-ENOENT of a balloon). `sleep`: moves
- * the page, but not at once. `lie`: says that it has moved the page.
+ * the page, but not at once. `linger`: moves it, and returns later. `lie`: says
+ * that it has moved the page.
  */
-export type Answer = 'move' | 'sleep' | 'deflate' | 'EAGAIN' | 'EINVAL' | 'lie';
+export type Answer = 'move' | 'sleep' | 'deflate' | 'EAGAIN' | 'EINVAL' | 'linger' | 'lie';
 
 const DEVICE = 7;
 
@@ -83,6 +84,7 @@ export class ScriptedDriver implements MovableOps {
     yield* this.lock.lock();
     const outcome = this.#settle(answer, dst, src);
     this.lock.unlock();
+    if (answer === 'linger') yield { kind: 'sleep', ns: 100_000 };
     return outcome;
   }
 
