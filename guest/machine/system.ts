@@ -19,6 +19,7 @@ import {
   PfnGeneration,
 } from '../migrate/index.ts';
 import { PageAllocator } from '../mm/index.ts';
+import { MappedDriver, PageTables, Zspool } from '../movable/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import { ChannelTransport } from '../virtio/channel-transport.ts';
 import { POISON_TAG, Ram, ZERO_TAG } from './ram.ts';
@@ -63,6 +64,9 @@ export class System {
   readonly strategy: HintingStrategy | null;
   readonly hints: HintRecord;
   readonly driver: BalloonDriver;
+  #zspool: Zspool | null = null;
+  #mappedDriver: MappedDriver | null = null;
+  #pageTables: PageTables | null = null;
 
   /** All frames are allocated until somebody calls `mm.adoptFreeSet`. */
   constructor(config: SystemConfig, runtime: SystemRuntime) {
@@ -107,9 +111,31 @@ export class System {
     });
   }
 
+  /** Users of movable pages that a machine has only if somebody uses them. */
+  get zspool(): Zspool {
+    this.#zspool ??= new Zspool(this.kernel, this.folios, this.generation);
+    return this.#zspool;
+  }
+
+  get mappedDriver(): MappedDriver {
+    this.#mappedDriver ??= new MappedDriver(this.kernel, this.folios, this.generation);
+    return this.#mappedDriver;
+  }
+
+  get pageTables(): PageTables {
+    this.#pageTables ??= new PageTables(this.kernel, this.folios, this.generation);
+    return this.#pageTables;
+  }
+
   /** Empty when every page has exactly one owner and all counts agree. */
   audit(): string[] {
-    return [...this.mm.audit(), ...this.driver.audit()];
+    const problems = [...this.mm.audit(), ...this.driver.audit()];
+    for (const user of this.#movableUsers()) problems.push(...user.audit());
+    return problems;
+  }
+
+  #movableUsers(): (Zspool | MappedDriver | PageTables)[] {
+    return [this.#zspool, this.#mappedDriver, this.#pageTables].filter((user) => user !== null);
   }
 
   /** Named counters; those of Linux have the names of /proc/vmstat. */
@@ -125,6 +151,7 @@ export class System {
       ...this.hints.counters,
       ...this.transport.counters,
       ...this.memoryFailure.counters,
+      ...Object.assign({}, ...this.#movableUsers().map(({ counters }) => counters)),
       hwpoison_pages: this.folios.poisonedPages,
     };
   }

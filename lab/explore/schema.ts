@@ -42,6 +42,8 @@ const threadKinds = {
     times,
   }),
   zspool: z.strictObject({ objects: z.int().min(1).max(PAGES_MAX).default(4), times }),
+  mapped_driver: z.strictObject({ pages, times }),
+  page_tables: z.strictObject({ pages: z.int().min(1).max(8).default(2), times }),
   process: z.strictObject({ pages, times }),
   churn: z.strictObject({
     cpu,

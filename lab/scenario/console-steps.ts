@@ -60,21 +60,32 @@ export const consoleSteps = {
   }),
   unpin: named(),
   slab: z.strictObject({ name: name(), size: sizePages(), order: order().default(0) }),
-  fragment: z.strictObject({ name: name(), size: sizePages(), every: z.int().min(2).max(512) }),
+  fragment: z.strictObject({
+    name: name(),
+    size: sizePages(),
+    keep_every: z.int().min(2).max(512),
+  }),
   free: named(),
   compact,
   allocate: z.strictObject({ order: order(), count: times().default(1) }),
   free_allocated: z.strictObject({}),
   soft_offline: z.strictObject({
     pages: z.int().min(1).max(65_536),
-    of: z.enum(['process', 'balloon', 'free']),
-    name: name().optional(),
+    of: z.enum(['free', 'process', 'balloon', 'zspool', 'mapped_driver', 'page_tables', 'slab']),
   }),
   contig: z.strictObject({ start: sizePages(), size: sizePages() }),
   zspool: z.strictObject({
+    name: name(),
     objects: times(),
     size: z.int().min(32).max(PAGE_SIZE_BYTES),
+    keep_every: z.int().min(1).max(4096).default(1),
   }),
+  mapped_driver: z.strictObject({
+    name: name(),
+    size: sizePages(),
+    dma: z.boolean().default(false),
+  }),
+  page_tables: z.strictObject({ name: name(), size: sizePages() }),
 } as const;
 
 /** Steps that may stand without an argument. */

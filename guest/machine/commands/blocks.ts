@@ -1,4 +1,4 @@
-/** Console commands that take blocks from the page allocator and give them back. */
+/** Console commands that take blocks from the page allocator. */
 import { type Errno, errnoName, type Pfn } from '../../../shared/index.ts';
 import type { GfpMask } from '../../mm/gfp.ts';
 import { Gfp, PageOwner } from '../../mm/index.ts';
@@ -6,67 +6,63 @@ import type { Kthread } from '../../sched/kthread.ts';
 import type { CommandLine } from '../command-line.ts';
 import type { CommandTable } from '../console.ts';
 import type { System } from '../system.ts';
+import type { Held } from './held.ts';
 
-/** Single pages that are taken or freed between two requests for CPU time. */
-const PAGES_PER_SLICE = 512;
+/** Blocks that are taken or freed between two requests for CPU time. */
+const BLOCKS_PER_SLICE = 512;
 
 interface Blocks {
   readonly order: number;
   readonly pfns: Pfn[];
 }
 
-/** What the console holds of the page allocator, by name. */
 export class BlockCommands {
   /** `alloc_attempts_orderN`, `alloc_success_orderN`. */
   readonly counters: Record<string, number> = {};
   readonly #system: System;
-  readonly #held = new Map<string, Blocks>();
+  readonly #held: Held;
   #allocated: Blocks[] = [];
 
-  constructor(system: System) {
+  constructor(system: System, held: Held) {
     this.#system = system;
+    this.#held = held;
   }
 
   get commands(): CommandTable {
     return {
       slab: (args) => this.#slab(args),
       fragment: (args) => this.#fragment(args),
-      free: (args) => this.#free(args),
       allocate: (args) => this.#allocate(args),
       free_allocated: () => this.#freeAllocated(),
     };
   }
 
   *#slab(args: CommandLine): Kthread<string | null> {
+    const name = this.#held.newName(args);
     const order = args.number('order', 0);
-    const blocks = this.#newBlocks(args, order);
+    const blocks: Blocks = { order, pfns: [] };
+    this.#held.add(name, () => this.#give(blocks));
     return yield* this.#take(blocks, args.number('size') >> order, Gfp.GFP_KERNEL);
   }
 
   /** Single pages as the allocator gives them; all but every n-th go back at once. */
   *#fragment(args: CommandLine): Kthread<string | null> {
-    const every = args.number('every');
-    const blocks = this.#newBlocks(args, 0);
+    const name = this.#held.newName(args);
+    const keepEvery = args.number('keep_every');
+    const blocks: Blocks = { order: 0, pfns: [] };
+    this.#held.add(name, () => this.#give(blocks));
     const failure = yield* this.#take(blocks, args.number('size'), Gfp.GFP_HIGHUSER);
     if (failure !== null) return failure;
     const given = blocks.pfns.splice(0);
-    const goes: Pfn[] = [];
-    for (const [index, pfn] of given.entries())
-      (index % every === 0 ? blocks.pfns : goes).push(pfn);
-    yield* this.#give({ order: 0, pfns: goes });
+    const returned: Blocks = { order: 0, pfns: [] };
+    for (const [index, pfn] of given.entries()) {
+      (index % keepEvery === 0 ? blocks : returned).pfns.push(pfn);
+    }
+    yield* this.#give(returned);
     return null;
   }
 
-  *#free(args: CommandLine): Kthread<string | null> {
-    const name = args.text('name');
-    const blocks = this.#held.get(name);
-    if (!blocks) return `nothing has the name ${name}`;
-    this.#held.delete(name);
-    yield* this.#give(blocks);
-    return null;
-  }
-
-  /** Huge pages as a page fault asks for them; what fails is counted, and no failure of the line. */
+  /** What fails is counted, and is no failure of the line. */
   *#allocate(args: CommandLine): Kthread<string | null> {
     const order = args.number('order');
     const blocks: Blocks = { order, pfns: [] };
@@ -87,39 +83,35 @@ export class BlockCommands {
     return null;
   }
 
-  *#allocPages(order: number, gfp: GfpMask, cpu: number): Kthread<Pfn | Errno> {
+  *#allocPages(order: number, gfp: GfpMask, cpu: number): Kthread<number> {
     const { mm, kernel } = this.#system;
     yield { kind: 'cpu', ns: kernel.costs.allocNs };
     return mm.alloc(order, gfp, cpu);
   }
 
-  #newBlocks(args: CommandLine, order: number): Blocks {
-    const name = args.text('name');
-    const blocks = this.#held.get(name) ?? { order, pfns: [] };
-    this.#held.set(name, blocks);
-    return blocks;
-  }
-
   *#take(blocks: Blocks, count: number, gfp: GfpMask): Kthread<string | null> {
-    const { mm, kernel } = this.#system;
+    const { mm } = this.#system;
     for (let i = 0; i < count; i++) {
       const pfn = mm.alloc(blocks.order, gfp);
       if (pfn < 0) return `${errnoName(pfn as Errno)} after ${i} of ${count} blocks`;
       mm.pages.setOwner(pfn, PageOwner.SLAB);
       blocks.pfns.push(pfn);
-      if (i % PAGES_PER_SLICE === 0)
-        yield { kind: 'cpu', ns: PAGES_PER_SLICE * kernel.costs.allocNs };
+      yield* this.#spend(i);
     }
     return null;
   }
 
   *#give({ order, pfns }: Blocks): Kthread {
-    const { mm, kernel } = this.#system;
+    const { mm } = this.#system;
     for (const [i, pfn] of pfns.entries()) {
       mm.free(pfn, order);
-      if (i % PAGES_PER_SLICE === 0)
-        yield { kind: 'cpu', ns: PAGES_PER_SLICE * kernel.costs.allocNs };
+      yield* this.#spend(i);
     }
+  }
+
+  *#spend(index: number): Kthread {
+    if (index % BLOCKS_PER_SLICE !== 0) return;
+    yield { kind: 'cpu', ns: BLOCKS_PER_SLICE * this.#system.kernel.costs.allocNs };
   }
 
   #count(name: string, by: number): void {

@@ -2,6 +2,8 @@
 import type { CommandTable } from '../console.ts';
 import type { System } from '../system.ts';
 import { BlockCommands } from './blocks.ts';
+import { Held } from './held.ts';
+import { movableCommands } from './movable.ts';
 import { softOfflineCommand } from './soft-offline.ts';
 
 export interface Commands {
@@ -11,9 +13,15 @@ export interface Commands {
 }
 
 export function commandsOf(system: System): Commands {
-  const blocks = new BlockCommands(system);
+  const held = new Held();
+  const blocks = new BlockCommands(system, held);
   return {
-    table: { ...blocks.commands, ...softOfflineCommand(system) },
+    table: {
+      ...held.commands,
+      ...blocks.commands,
+      ...movableCommands(system, held),
+      ...softOfflineCommand(system),
+    },
     counters: [blocks.counters],
   };
 }
