@@ -140,8 +140,8 @@ function* newZspool(machine: MigrationMachine, pageCount: number): Kthread<Movab
     yield* pool.write(handle, nextValue);
     values.set(handle, nextValue++);
   }
-  // Objects of 1360 bytes: three pages hold nine, two of which lie in two pages.
-  while (pool.pages().length < pageCount) yield* add(1360);
+  // Two pages hold three, one of which lies in both.
+  while (pool.pages().length < pageCount) yield* add(2720);
   return {
     pfns: () => pool.pages(),
     *content() {
@@ -152,7 +152,7 @@ function* newZspool(machine: MigrationMachine, pageCount: number): Kthread<Movab
     *use(random) {
       const handles = [...values.keys()];
       const handle = handles[random(handles.length)];
-      if (handle === undefined || random(3) === 0) return yield* add(1360);
+      if (handle === undefined || random(3) === 0) return yield* add(2720);
       if (random(2) === 0) {
         values.delete(handle);
         return yield* pool.free(handle);
