@@ -48,9 +48,9 @@ export class FrameWords {
 
   /** Copies the page; both have words then. */
   copy(from: Pfn, to: Pfn): void {
-    const { words } = this.#of(from);
+    const { words, tag } = this.#of(from);
     this.#ram.copy(from, to);
-    this.#frames.set(to, { words: words.slice(), tag: this.#ram.tags[to]! });
+    this.#frames.set(to, { words: words.slice(), tag });
   }
 
   /** What is wrong with the page, or null. */

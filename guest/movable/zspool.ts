@@ -22,6 +22,8 @@ const ZSPAGE_GFP =
 const ZSPOOL_DEVICE = 1;
 /** More than any zspage has objects. */
 const WORDS_PER_PAGE = 64;
+/** No frame: a page that a dying zspage has given up. */
+const RELEASED = -1;
 const IN_ISOLATE = preempt('zs_page_isolate');
 const AFTER_COPY = preempt('zs_page_migrate: before the handles are rewritten');
 
@@ -202,11 +204,7 @@ export class Zspool implements MovableOps {
       if (handle === NO_HANDLE || sizeClass.firstPageOf(object) !== page) continue;
       this.locations.set(handle, { pfn: dst, object });
     }
-    // Our locks do not keep `free` from giving up the page of an empty zspage.
-    if (this.zspageOf(src) === undefined) {
-      this.words.drop(dst);
-      return Errno.OK;
-    }
+    assert(this.zspageOf(src) === zspage, 'no zspage goes while its class is locked');
     zspage.pfns[page] = dst;
     this.words.drop(src);
     this.#generation.transfer(src, dst);
@@ -244,6 +242,8 @@ export class Zspool implements MovableOps {
     const { pfns } = zspage;
     for (let page = 0; page < pfns.length; page++) {
       const pfn = yield* releaseWhereItIs(this.#generation, () => pfns[page]!);
+      // Another of our pages may move to the frame while we wait for the next one.
+      pfns[page] = RELEASED;
       this.words.drop(pfn);
     }
     this.counters.zs_pages -= pfns.length;

@@ -64,6 +64,7 @@ describe.each(GENERATIONS)('%s generation:', (generation) => {
     machine.spawn(() => driver.close(file), 1);
     machine.settle();
     expect(isStored).toBe(false);
+    expect(machine.run(() => driver.store(file, 0))).toBe(false);
     expect(driver.counters.mapped_pages).toBe(0);
     expect(machine.mm.freePages()).toBe(machine.freeAtStart);
     expect(machine.audit()).toEqual([]);

@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'vitest';
 import { MigrateMode } from '../../../../guest/migrate/index.ts';
-import { Gfp } from '../../../../guest/mm/index.ts';
 import { Zspool } from '../../../../guest/movable/index.ts';
 import { sizeClasses } from '../../../../guest/movable/size-class.ts';
 import { Errno } from '../../../../shared/index.ts';
@@ -106,18 +105,13 @@ test.each([
   expect(machine.run(() => pool.malloc(sizeBytes))).toBe(Errno.EINVAL);
 });
 
-test('without memory malloc fails and keeps nothing', () => {
+test.each([0, 1, 3])('with memory for %i of four pages malloc fails and keeps nothing', (pages) => {
   const { machine, pool } = newPool();
-  const taken: number[] = [];
-  for (let pfn = 0; pfn >= 0; ) {
-    pfn = machine.mm.alloc(0, Gfp.GFP_ATOMIC);
-    if (pfn >= 0) taken.push(pfn);
-  }
-  // Room for two of the four pages of a zspage.
-  for (const pfn of taken.splice(0, 2)) machine.mm.free(pfn, 0);
-  const free = machine.mm.freePages();
+  const alloc = machine.mm.alloc.bind(machine.mm);
+  let left = pages;
+  machine.mm.alloc = (...request) => (left-- > 0 ? alloc(...request) : Errno.ENOMEM);
   expect(machine.run(() => pool.malloc(3264))).toBe(Errno.ENOMEM);
-  expect(machine.mm.freePages()).toBe(free);
+  expect(machine.mm.freePages()).toBe(machine.freeAtStart);
   expect(pool.counters).toMatchObject({ zs_pages: 0, zs_objects: 0 });
 });
 
