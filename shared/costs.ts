@@ -33,6 +33,10 @@ export interface Costs {
   readonly migratePageNs: number;
   /** Guest: try to lock and unmap one page, or to freeze its references, in vain or not. */
   readonly migrateAttemptNs: number;
+  /** Guest: one of compaction's scanners looks at one page frame. */
+  readonly scanPfnNs: number;
+  /** Guest: take one page off the LRU and, if it cannot be moved, put it back. */
+  readonly isolatePageNs: number;
   /** Guest: flush a translation on all vCPUs: an interrupt to each and its answer. */
   readonly tlbFlushNs: number;
   /** Guest: put one element on a virtqueue. */
@@ -55,6 +59,8 @@ export const DEFAULT_COSTS: Costs = {
   zoneLockNs: 100,
   migratePageNs: 20_000,
   migrateAttemptNs: 200,
+  scanPfnNs: 30,
+  isolatePageNs: 200,
   tlbFlushNs: 2_000,
   queueElementNs: 300,
 };

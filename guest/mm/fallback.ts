@@ -66,6 +66,11 @@ function findFallback(zone: Zone, order: number, wanted: MigrateType): number {
   return -1;
 }
 
+/** find_suitable_fallback(only_stealable): whether a block of that order can be had from another type. */
+export function canStealBlock(zone: Zone, order: number, wanted: MigrateType): boolean {
+  return findFallback(zone, order, wanted) >= 0 && canStealPageblock(order, wanted);
+}
+
 /** can_steal_fallback: half of a pageblock's order, or a type whose pages cannot move away later. */
 function canStealPageblock(order: number, wanted: MigrateType): boolean {
   return order >= PAGEBLOCK_ORDER >> 1 || wanted !== MigrateType.MOVABLE;

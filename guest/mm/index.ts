@@ -1,7 +1,8 @@
-export { fragmentationScore, type MovablePages } from './fragmentation.ts';
+export { canStealBlock } from './fallback.ts';
+export { fragmentationIndex, fragmentationScore, type MovablePages } from './fragmentation.ts';
 export * from './free-page-iterator.ts';
-export { Gfp, gfpFromText, highestZoneOf, migratetypeOf } from './gfp.ts';
-export { MigrateType } from './migratetype.ts';
+export { Gfp, type GfpMask, gfpFromText, highestZoneOf, migratetypeOf } from './gfp.ts';
+export { isMergeable, MigrateType } from './migratetype.ts';
 export * from './page-allocator.ts';
 export {
   GUP_PIN_COUNTING_BIAS,
@@ -14,6 +15,7 @@ export {
   PageOwner,
   type Pages,
 } from './pages.ts';
+export { PAGE_ALLOC_COSTLY_ORDER } from './pcp.ts';
 export * from './record-unused-pages.ts';
-export type { Zone } from './zone.ts';
+export { AllocFlag, freeListIndex, type Zone } from './zone.ts';
 export { ZoneType } from './zone-type.ts';

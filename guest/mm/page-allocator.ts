@@ -204,9 +204,19 @@ export class PageAllocator {
     this.buddy.movePageblock(zone, pfn, type);
   }
 
+  /** A block that was isolated from the buddy lists becomes the caller's, with one reference. */
+  claimIsolated(pfn: Pfn, order: number, gfp: GfpMask): void {
+    this.#prepare(pfn, order, gfp, migratetypeOf(gfp));
+  }
+
   /** Returns all pages of a CPU's lists to the buddy lists. */
   drainPcp(cpu: number): void {
     this.pcp.drain(cpu);
+  }
+
+  /** drain_all_pages */
+  drainAllPcp(): void {
+    for (let cpu = 0; cpu < this.#vcpus; cpu++) this.pcp.drain(cpu);
   }
 
   /** On a buddy or a per-CPU list. */
@@ -329,7 +339,7 @@ export class PageAllocator {
     this.#hooks.reclaim?.(order, gfp);
     // Free pages may be pinned to per-CPU lists or to the atomic reserve: the last resort.
     for (const zone of this.zones) unreserveHighatomic(this.buddy, zone, migratetype);
-    for (let other = 0; other < this.#vcpus; other++) this.pcp.drain(other);
+    this.drainAllPcp();
     return this.#fromFreelists(order, migratetype, highest, flags, cpu);
   }
 

@@ -1,0 +1,69 @@
+/** What all parts of compaction share: the kernel they run in, and what is kept between runs. */
+import type { PinCheck } from '../../protocol/control.ts';
+import type { Pfn } from '../../shared/index.ts';
+import type { Folios } from '../folio/index.ts';
+import type { Kernel } from '../kernel/kernel.ts';
+import type { PageMigration } from '../migrate/index.ts';
+import type { Zone } from '../mm/index.ts';
+import type { Kthread } from '../sched/kthread.ts';
+import { CompactControl, type CompactRequest, ISOLATED_CAPACITY } from './compact-control.ts';
+import { type IsPinned, pinCheckOf } from './pin-check.ts';
+import { CompactZoneState, SkipBits } from './zone-state.ts';
+
+export interface CompactionOptions {
+  readonly pinCheck: PinCheck;
+  /** vm.compact_unevictable_allowed; default true. */
+  readonly unevictableAllowed?: boolean;
+}
+
+export class CompactContext {
+  readonly kernel: Kernel;
+  readonly folios: Folios;
+  readonly migration: PageMigration;
+  readonly unevictableAllowed: boolean;
+  readonly isPinned: IsPinned;
+  readonly skip: SkipBits;
+  readonly #states: readonly CompactZoneState[];
+
+  constructor(
+    kernel: Kernel,
+    folios: Folios,
+    migration: PageMigration,
+    options: CompactionOptions,
+  ) {
+    this.kernel = kernel;
+    this.folios = folios;
+    this.migration = migration;
+    this.unevictableAllowed = options.unevictableAllowed ?? true;
+    this.isPinned = pinCheckOf(options.pinCheck, folios);
+    this.skip = new SkipBits(kernel.mm);
+    this.#states = kernel.mm.zones.map((zone) => new CompactZoneState(zone));
+  }
+
+  stateOf(zone: Zone): CompactZoneState {
+    return this.#states[zone.index]!;
+  }
+
+  /** `end` it when the run is over. */
+  begin(request: CompactRequest): CompactControl {
+    const { kernel, migration } = this;
+    return new CompactControl(request, kernel.mm, migration.newSet(ISOLATED_CAPACITY));
+  }
+
+  end(cc: CompactControl): void {
+    this.migration.recycle(cc.migratePages);
+  }
+
+  /** isolation_suitable: whether a pageblock is to be visited at all. */
+  isolationSuitable(cc: CompactControl, block: Pfn): boolean {
+    return cc.ignoreSkipHint || !this.skip.get(block);
+  }
+
+  /** Lets the time pass that the scanners have used since the last time. */
+  *pay(cc: CompactControl): Kthread {
+    const ns = cc.owedNs;
+    if (ns === 0) return;
+    cc.owedNs = 0;
+    yield { kind: 'cpu', ns };
+  }
+}

@@ -1,0 +1,3 @@
+export { Compaction } from './compaction.ts';
+export { Kcompactd } from './kcompactd.ts';
+export { CompactPriority } from './result.ts';
