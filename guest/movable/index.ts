@@ -1,3 +1,3 @@
-export { MappedDriver, type MappedFile } from './mapped-driver.ts';
-export { type PageTableSpace, PageTables, PteBits } from './page-tables.ts';
+export { MappedDriver } from './mapped-driver.ts';
+export { PageTables, PteBits } from './page-tables.ts';
 export { type MappedObject, Zspool } from './zspool.ts';
