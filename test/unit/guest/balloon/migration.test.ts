@@ -137,6 +137,17 @@ describe.each(GENERATIONS)('pages of the balloon, %s generation:', (generation) 
     expect(hostPages(harness)).toEqual(before);
   });
 
+  test('is not refused while the driver waits for memory: it allocates without the lock', () => {
+    const harness = inflated(0, { generation });
+    harness.device.setTarget(harness.ram.pageCount);
+    harness.runFor(SECOND);
+    expect(harness.driver.counters.balloon_out_of_puff).toBeGreaterThan(2);
+    const moving = hostPages(harness).slice(0, 5);
+    expect(run(harness, () => move(harness, moving, Gfp.GFP_ATOMIC), 10 * MS)).toBe(0);
+    expect(harness.driver.counters.balloon_migrate).toBe(5);
+    expect(harness.driver.audit()).toEqual([]);
+  });
+
   test('a leak takes fewer pages while others are isolated, and the rest when they are back', () => {
     const harness = inflated(64, { generation });
     const held = hostPages(harness).slice(10, 30);
