@@ -58,7 +58,7 @@ export const DEFAULT_COSTS: Costs = {
   listNodeNs: 20,
   zoneLockNs: 100,
   migratePageNs: 20_000,
-  migrateAttemptNs: 200,
+  migrateAttemptNs: 170,
   scanPfnNs: 30,
   isolatePageNs: 200,
   tlbFlushNs: 2_000,
