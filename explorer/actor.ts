@@ -35,7 +35,7 @@ export abstract class Actor {
   abstract step(now: Nanoseconds): void;
 }
 
-/** A kernel thread. */
+/** A kernel thread; or somebody at the monitor, in the same words. */
 export class ThreadActor extends Actor {
   readonly #thread: Kthread;
   readonly #access: (message: Message) => Message;
@@ -49,8 +49,9 @@ export class ThreadActor extends Actor {
     thread: Kthread,
     access: (message: Message) => Message,
     now: () => Nanoseconds,
+    stopsWithMachine = true,
   ) {
-    super(name, true);
+    super(name, stopsWithMachine);
     this.#thread = thread;
     this.#access = access;
     this.#now = now;
@@ -151,28 +152,5 @@ export class QueueActor<T> extends Actor {
     if (next) this.dueNs = next.dueNs;
     else this.state = ActorState.WAITING;
     this.#handle(item);
-  }
-}
-
-/** A person at the monitor, as a generator: each `yield` is a point at which others may run. */
-export type MonitorScript = Generator<string, void, void>;
-
-export class MonitorActor extends Actor {
-  readonly #script: MonitorScript;
-  #at = 'has not run yet';
-
-  constructor(name: string, script: MonitorScript) {
-    super(name, false);
-    this.#script = script;
-  }
-
-  override get at(): string {
-    return this.state === ActorState.DONE ? 'ends' : this.#at;
-  }
-
-  override step(): void {
-    const { value, done } = this.#script.next();
-    if (done) this.state = ActorState.DONE;
-    else this.#at = value;
   }
 }

@@ -26,6 +26,8 @@ export class Invariants {
   /** Free pages once the machine has booted. */
   readonly #freePagesAtBoot: number;
 
+  #isolatedInBalloon = 0;
+
   constructor(machine: ExploredMachine) {
     this.#machine = machine;
     this.#freePagesAtBoot = machine.freePages;
@@ -36,12 +38,14 @@ export class Invariants {
   check(actor: Actor | null, isDone: boolean): void {
     const { ghost, runs, system } = this.#machine;
     const { flags, order } = system.mm.pages;
+    this.#isolatedInBalloon = 0;
     for (let i = 0; i < runs.length; i++) {
       const [start, end] = runs[i]!;
       for (let pfn = start; pfn < end; pfn += 1 << order[pfn]!) {
         if ((flags[pfn]! & WATCHED) !== 0) this.#checkPage(pfn);
       }
     }
+    this.#checkIsolatedCount();
     ghost.checkContents(system.ram);
     if (actor && isDone) this.#checkEnded(actor);
   }
@@ -104,6 +108,19 @@ export class Invariants {
       throw new Violation('an isolated page is movable', `page ${pfn} is isolated and not movable`);
     }
     this.#checkReferences(pfn);
+    if (pages.owner[pfn] === PageOwner.BALLOON) this.#checkBalloonPage(pfn);
+  }
+
+  /** Its place in `mapping` says whether the page is on the list; no device: it was moved or released. */
+  #checkBalloonPage(pfn: Pfn): void {
+    const { mm, generation } = this.#machine.system;
+    if (mm.pages.mappingObject(pfn) !== 0) this.#isolatedInBalloon++;
+    // Without a page lock the driver is asked after PG_isolated is set.
+    if (generation.name === 'pfn' || mm.pages.mappingIndex(pfn) === 0) return;
+    throw new Violation(
+      'an isolated page is not on the balloon’s list',
+      `page ${pfn} is isolated, and deflation can still take it from the list`,
+    );
   }
 
   /** One reference of the isolator, one of the owner if it has one; or frozen. */
@@ -117,6 +134,18 @@ export class Invariants {
     throw new Violation(
       'an isolated page has the references of its isolator and its owner',
       `page ${pfn} is isolated with ${references} references`,
+    );
+  }
+
+  /** Without a page lock PG_isolated is set before the driver is asked: then there may be more. */
+  #checkIsolatedCount(): void {
+    const { driver, generation } = this.#machine.system;
+    const flagged = this.#isolatedInBalloon;
+    const counted = driver.isolatedPages;
+    if (flagged === counted || (generation.name === 'pfn' && flagged > counted)) return;
+    throw new Violation(
+      'isolated_pages counts the isolated pages of the balloon',
+      `${flagged} pages of the balloon are isolated, isolated_pages is ${counted}`,
     );
   }
 

@@ -108,6 +108,12 @@ export class ExploredMachine {
     return new ThreadActor(name, thread, this.scheduler.onAccess, () => this.scheduler.now);
   }
 
+  /** Somebody at the monitor, which also works while the machine is stopped. */
+  newMonitor(name: string, script: Kthread): ThreadActor {
+    const { onAccess } = this.scheduler;
+    return new ThreadActor(name, script, onAccess, () => this.scheduler.now, false);
+  }
+
   get freePages(): number {
     return this.system.mm.freePages();
   }

@@ -1,13 +1,14 @@
 /** One schedule from boot to the last audit. The same arguments give the same schedule. */
 import type { ExploreScenario, ExploreThread, ExploreViolation } from '../protocol/index.ts';
 import type { Plants } from '../shared/index.ts';
-import { type Actor, ActorState, MonitorActor } from './actor.ts';
+import { type Actor, ActorState } from './actor.ts';
 import { Invariants } from './invariants.ts';
 import { ExploredMachine } from './machine.ts';
 import { MigrationActor } from './migration.ts';
 import { type Policy, policyOf, RoundRobin, RunToBlock } from './policy.ts';
 import type { StepRecorder } from './scheduler.ts';
 import { balloonMonitor, churn, hintMonitor, isolator, shrink, softOffline } from './threads.ts';
+import { mappedUser, tablesUser, zspoolUser } from './users.ts';
 import { Violation } from './violation.ts';
 
 const BOOT_STEPS_MAX = 1000;
@@ -133,15 +134,21 @@ function actorOf(machine: ExploredMachine, thread: ExploreThread, number: number
   switch (thread.kind) {
     case 'inflate':
     case 'deflate':
-      return new MonitorActor(name, balloonMonitor(machine, thread));
+      return machine.newMonitor(name, balloonMonitor(machine, thread));
     case 'hint':
-      return new MonitorActor(name, hintMonitor(machine, thread));
+      return machine.newMonitor(name, hintMonitor(machine, thread));
     case 'migrate':
       return new MigrationActor(machine, thread.clearLog);
     case 'churn':
       return machine.newThread(name, churn(machine, thread));
     case 'shrink':
       return machine.newThread(name, shrink(machine, thread));
+    case 'zspool':
+      return machine.newThread(name, zspoolUser(machine, thread, name));
+    case 'mapped_driver':
+      return machine.newThread(name, mappedUser(machine, thread, name));
+    case 'page_tables':
+      return machine.newThread(name, tablesUser(machine, thread));
     case 'soft_offline':
       return machine.newThread(name, softOffline(machine, thread));
     case 'isolate':

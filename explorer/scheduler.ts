@@ -4,7 +4,7 @@
  * included, so each schedule is one that some timing could give.
  */
 import type { KernelScheduler } from '../guest/machine/system.ts';
-import type { Kthread } from '../guest/sched/kthread.ts';
+import { type Kthread, type KthreadRequest, WaitQueue } from '../guest/sched/kthread.ts';
 import type { Message } from '../protocol/index.ts';
 import { assert, type Nanoseconds } from '../shared/index.ts';
 import { type Actor, ActorState, ThreadActor } from './actor.ts';
@@ -34,6 +34,8 @@ export class ExplorerScheduler implements KernelScheduler {
   readonly decisions: number[] = [];
   readonly actors: Actor[] = [];
   #unfinished = 0;
+  /** What threads of the scenario wait for: a state of the machine, not an event. */
+  #conditions: { readonly holds: () => boolean; readonly queue: WaitQueue }[] = [];
   readonly #ready: Actor[] = [];
   readonly #clock = () => this.now;
 
@@ -69,6 +71,13 @@ export class ExplorerScheduler implements KernelScheduler {
     return this.#unfinished === 0;
   }
 
+  /** A request to wait until that is so; or until nothing else can run, so that nobody hangs on it. */
+  until(holds: () => boolean): KthreadRequest {
+    const queue = new WaitQueue();
+    this.#conditions.push({ holds, queue });
+    return { kind: 'wait', queue };
+  }
+
   /** Steps until `until` holds; false: nothing can run any more, or `stepsMax` is reached. */
   run(policy: Policy, until: () => boolean, stepsMax: number, afterStep: () => void): boolean {
     while (!until()) {
@@ -90,6 +99,7 @@ export class ExplorerScheduler implements KernelScheduler {
   }
 
   #collectReady(): readonly Actor[] {
+    if (this.#conditions.length > 0) this.#wakeWhere((condition) => condition.holds());
     const ready = this.#ready;
     const { actors, machineRuns, stepCount } = this;
     ready.length = 0;
@@ -100,10 +110,19 @@ export class ExplorerScheduler implements KernelScheduler {
       if (actor.notBeforeStep > stepCount) isDelayed = true;
       else ready.push(actor);
     }
-    if (ready.length > 0 || !isDelayed) return ready;
-    // Nothing else is left to do: what was delayed happens now.
-    for (const actor of actors) actor.notBeforeStep = 0;
+    if (ready.length > 0) return ready;
+    // Nothing else is left to do: what was delayed happens now; who waits for better times gives up.
+    if (isDelayed) for (const actor of actors) actor.notBeforeStep = 0;
+    else if (this.#conditions.length > 0) this.#wakeWhere(() => true);
+    else return ready;
     return this.#collectReady();
+  }
+
+  #wakeWhere(isMet: (condition: { holds(): boolean }) => boolean): void {
+    const met = this.#conditions.filter(isMet);
+    if (met.length === 0) return;
+    this.#conditions = this.#conditions.filter((condition) => !met.includes(condition));
+    for (const { queue } of met) queue.wake();
   }
 
   #step(actor: Actor): void {

@@ -6,23 +6,24 @@
 import { MigrateMode } from '../guest/migrate/index.ts';
 import { Gfp, PageFlag, PageOwner } from '../guest/mm/index.ts';
 import { type Kthread, preempt } from '../guest/sched/kthread.ts';
+import { HintStatus } from '../host/balloon/hinting.ts';
 import type { ExploreThread, PageUser } from '../protocol/index.ts';
 import { Errno, errnoName, type Pfn, type Prng } from '../shared/index.ts';
-import type { MonitorScript } from './actor.ts';
 import type { ExploredMachine } from './machine.ts';
 import { Violation } from './violation.ts';
 
 type ThreadOf<K extends ExploreThread['kind']> = Extract<ExploreThread, { kind: K }>;
 
 const PAUSE = preempt('in user space');
+const BETWEEN_COMMANDS = preempt('between two commands');
 
 /** Pages of these owners are movable ones that isolation may be tried on. */
 const OWNERS_OF: Readonly<Record<PageUser, readonly PageOwner[]>> = {
   balloon: [PageOwner.BALLOON],
   zspool: [PageOwner.ZSMALLOC],
   process: [PageOwner.ANON],
-  driver: [PageOwner.DRIVER],
-  table: [PageOwner.TABLE],
+  mapped_driver: [PageOwner.DRIVER],
+  page_tables: [PageOwner.TABLE],
   any: [
     PageOwner.BALLOON,
     PageOwner.ZSMALLOC,
@@ -33,44 +34,69 @@ const OWNERS_OF: Readonly<Record<PageUser, readonly PageOwner[]>> = {
   ],
 };
 
-/** A page in use by one of them, or −1. */
-function pickPage({ runs, system }: ExploredMachine, of: PageUser, prng: Prng): Pfn {
-  const { pages } = system.mm;
+/** A page in use by one of them, or −1; waits until there is one, if there ever will be. */
+function* pickPage(machine: ExploredMachine, of: PageUser, prng: Prng): Kthread<Pfn> {
+  const count = countPages(machine, of);
+  if (count === 0) yield machine.scheduler.until(() => countPages(machine, of) > 0);
+  const found = countPages(machine, of);
+  return found === 0 ? -1 : nthPage(machine, of, prng.below(found));
+}
+
+/** Of the pages that they use the n-th, or −1 if there are not so many. */
+function nthPage(machine: ExploredMachine, of: PageUser, n: number): Pfn {
+  let left = n;
+  return findPage(machine, of, () => left-- === 0);
+}
+
+function countPages(machine: ExploredMachine, of: PageUser): number {
+  let count = 0;
+  findPage(machine, of, () => ++count < 0);
+  return count;
+}
+
+function findPage(
+  { runs, system }: ExploredMachine,
+  of: PageUser,
+  isIt: (pfn: Pfn) => boolean,
+): Pfn {
+  const { flags, order, owner } = system.mm.pages;
   const owners = OWNERS_OF[of];
-  const found: Pfn[] = [];
   for (const [start, end] of runs) {
-    for (let pfn = start; pfn < end; pfn += 1 << pages.order[pfn]!) {
-      const allocated = pages.hasFlag(pfn, PageFlag.ALLOCATED) && pages.order[pfn] === 0;
-      if (allocated && owners.includes(pages.owner[pfn]! as PageOwner)) found.push(pfn);
+    for (let pfn = start; pfn < end; pfn += 1 << order[pfn]!) {
+      if ((flags[pfn]! & PageFlag.ALLOCATED) === 0 || order[pfn] !== 0) continue;
+      if (owners.includes(owner[pfn]! as PageOwner) && isIt(pfn)) return pfn;
     }
   }
-  return found.length === 0 ? -1 : found[prng.below(found.length)]!;
+  return -1;
 }
 
 /** balloon: the target goes up or down by so many pages, so many times. */
 export function* balloonMonitor(
   machine: ExploredMachine,
   { kind, pages, times }: ThreadOf<'inflate' | 'deflate'>,
-): MonitorScript {
+): Kthread {
   const { device, ghost } = machine;
   for (let i = 0; i < times; i++) {
     const change = kind === 'inflate' ? pages : -pages;
     device.setTarget(Math.max(0, device.targetPages + change));
     ghost.say(`balloon target ${device.targetPages}`);
-    yield 'between two commands';
+    yield BETWEEN_COMMANDS;
   }
 }
 
 /** Rounds of hinting that no migration asked for, as Firecracker's API starts them. */
-export function* hintMonitor(machine: ExploredMachine, { times }: ThreadOf<'hint'>): MonitorScript {
-  const { device, ghost } = machine;
+export function* hintMonitor(machine: ExploredMachine, { times }: ThreadOf<'hint'>): Kthread {
+  const { device, ghost, scheduler } = machine;
+  const isOver = (): boolean => device.hintStatus === HintStatus.STOP;
   for (let i = 0; i < times; i++) {
     device.hintStart();
     ghost.say(`hinting starts, id ${device.hintCmdId}`);
-    yield 'hinting runs';
+    // Sometimes the host ends the round, sometimes the guest.
+    if (machine.seed.split(`hint ${i}`).chance(1, 2)) yield BETWEEN_COMMANDS;
+    else yield scheduler.until(isOver);
     device.hintStop();
     ghost.say('hinting stops');
-    yield 'hinting has stopped';
+    yield BETWEEN_COMMANDS;
   }
   device.hintDone();
   ghost.say('hinting is done');
@@ -79,10 +105,11 @@ export function* hintMonitor(machine: ExploredMachine, { times }: ThreadOf<'hint
 /** A kernel user of plain pages, which must keep what is written to them. */
 export function* churn(
   machine: ExploredMachine,
-  { cpu, pages, order, keep, times }: ThreadOf<'churn'>,
+  { cpu, pages, order, keep, afterHint, times }: ThreadOf<'churn'>,
 ): Kthread {
-  const { mm, ram } = machine.system;
-  const { ghost } = machine;
+  const { mm, ram, driver } = machine.system;
+  const { ghost, scheduler } = machine;
+  const hintBlocks = (): number => driver.hinting?.counters.hint_blocks ?? 0;
   const held: Pfn[] = [];
   const freeOldest = (): void => {
     const pfn = held.shift()!;
@@ -91,6 +118,8 @@ export function* churn(
     mm.free(pfn, order, cpu);
   };
   for (let i = 0; i < times; i++) {
+    const hintedBefore = hintBlocks();
+    if (afterHint) yield scheduler.until(() => hintBlocks() > hintedBefore);
     for (let j = 0; j < pages; j++) {
       const pfn = mm.alloc(order, Gfp.GFP_KERNEL, cpu);
       if (pfn < 0) break;
@@ -112,11 +141,11 @@ export function* churn(
 
 /** Reclaim, as the shrinker of held blocks sees it. */
 export function* shrink(
-  { system, ghost }: ExploredMachine,
+  { system, ghost, scheduler }: ExploredMachine,
   { pages, times }: ThreadOf<'shrink'>,
 ): Kthread {
   for (let i = 0; i < times; i++) {
-    yield PAUSE;
+    yield scheduler.until(() => (system.strategy?.heldPages ?? 0) > 0);
     const freed = system.strategy?.shrink?.(pages) ?? 0;
     if (freed > 0) ghost.say(`shrinker frees ${freed} pages`);
   }
@@ -130,7 +159,7 @@ export function* softOffline(
   const prng = machine.seed.split('soft_offline');
   for (let i = 0; i < times; i++) {
     yield PAUSE;
-    const pfn = pickPage(machine, of, prng);
+    const pfn = yield* pickPage(machine, of, prng);
     if (pfn < 0) continue;
     ghost.say(`soft_offline_page ${pfn}`);
     const result = yield* system.memoryFailure.softOfflinePage(pfn);
@@ -161,7 +190,7 @@ export function* isolator(
     const isolated = migration.newSet(pages);
     const mode = prng.chance(1, 2) ? MigrateMode.ASYNC : MigrateMode.SYNC;
     for (let j = 0; j < pages; j++) {
-      const pfn = pickPage(machine, of, prng);
+      const pfn = yield* pickPage(machine, of, prng);
       if (pfn >= 0 && (yield* migration.isolate(pfn, mode))) isolated.add(pfn);
     }
     const migrates = then === 'migrate' || (then === 'either' && prng.chance(1, 2));

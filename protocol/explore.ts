@@ -7,7 +7,14 @@ import type { MigrateParams, MovableGenerationName, StrategyName } from './contr
  */
 
 /** Whose pages a thread takes. */
-export const PAGE_USERS = ['balloon', 'zspool', 'process', 'driver', 'table', 'any'] as const;
+export const PAGE_USERS = [
+  'balloon',
+  'zspool',
+  'process',
+  'mapped_driver',
+  'page_tables',
+  'any',
+] as const;
 export type PageUser = (typeof PAGE_USERS)[number];
 
 export const COMPACT_MODES = ['async', 'sync_light', 'sync'] as const;
@@ -35,6 +42,10 @@ export type ExploreThread =
     }
   /** A user of a compressed memory pool: allocates, writes, reads and frees objects. */
   | { readonly kind: 'zspool'; readonly objects: number; readonly times: number }
+  /** User space maps a driver's pages and stores to them; the device reads some; the file is closed. */
+  | { readonly kind: 'mapped_driver'; readonly pages: number; readonly times: number }
+  /** Address spaces with so many leaf page tables come and go. */
+  | { readonly kind: 'page_tables'; readonly pages: number; readonly times: number }
   /** Anonymous memory: touch, fork, exit. */
   | { readonly kind: 'process'; readonly pages: number; readonly times: number }
   /** A kernel user: allocates blocks, writes them, looks whether they keep what was written, frees. */
@@ -45,6 +56,8 @@ export type ExploreThread =
       readonly order: number;
       /** What it allocates last it keeps until all threads are done. */
       readonly keep: boolean;
+      /** Each time it first waits for another hint. */
+      readonly afterHint: boolean;
       readonly times: number;
     }
   /** The host asks for rounds of hinting, without a migration. */

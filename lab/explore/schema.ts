@@ -50,6 +50,7 @@ const threadKinds = {
     pages,
     order: z.int().min(0).max(10).default(0),
     keep: z.boolean().default(false),
+    after_hint: z.boolean().default(false),
     times,
   }),
   hint: z.strictObject({
