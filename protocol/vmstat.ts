@@ -6,7 +6,6 @@
 /** Those of /proc/vmstat, in its order; pages where Linux counts pages. */
 export const VMSTAT_NAMES = [
   'nr_free_pages',
-  'nr_dirty',
   'pgalloc_dma',
   'pgalloc_dma32',
   'pgalloc_normal',
@@ -26,6 +25,7 @@ export const VMSTAT_NAMES = [
   'compact_daemon_free_scanned',
   'balloon_inflate',
   'balloon_deflate',
+  'balloon_migrate',
 ] as const;
 export type VmstatName = (typeof VMSTAT_NAMES)[number];
 

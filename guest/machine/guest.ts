@@ -133,7 +133,10 @@ export class Guest {
     if (!this.#booted) {
       this.#booted = true;
       this.system.driver.start();
-      this.#scheduler.spawn(() => this.#kcompactd.run());
+      // Frames of a recording are where its kernel put them: only its replay may move them.
+      const { kcompactd, kernel } = this.system;
+      if (this.#recording) this.#scheduler.spawn(() => this.#kcompactd.run());
+      else kernel.spawn('kcompactd0', () => kcompactd.run());
     }
     const stop = this.#scheduler.run(untilNs, notifyNs);
     const frame: Message[] = [...this.#posted, ...this.system.transport.drainAvail()];
@@ -183,10 +186,12 @@ export class Guest {
       now_ns: this.#scheduler.now,
       kthread_cpu_ns: this.#scheduler.kthreadCpuNs,
       ...this.system.statistics(),
-      ...this.#kcompactd.counters,
       ...this.#console.counters,
       peak_rss_bytes: process.resourceUsage().maxRSS * 1024,
     };
+    for (const [name, value] of Object.entries(this.#kcompactd.counters)) {
+      counters[name] = (counters[name] ?? 0) + value;
+    }
     for (const part of [...this.#commands.counters, ...(this.#replay?.counters ?? [])]) {
       Object.assign(counters, part);
     }

@@ -7,6 +7,7 @@ import type { GuestConfig, Message } from '../../protocol/index.ts';
 import type { EventLog, Nanoseconds, Plants } from '../../shared/index.ts';
 import { BalloonDriver } from '../balloon/driver.ts';
 import type { HintingStrategy } from '../balloon/hinting.ts';
+import { Compaction, Kcompactd } from '../compaction/index.ts';
 import { Folios } from '../folio/index.ts';
 import { createStrategy } from '../hinting/create.ts';
 import { HintRecord } from '../hinting/hint-record.ts';
@@ -60,6 +61,8 @@ export class System {
   readonly generation: MovableGeneration;
   readonly migration: PageMigration;
   readonly memoryFailure: MemoryFailure;
+  readonly compaction: Compaction;
+  readonly kcompactd: Kcompactd;
   readonly transport: ChannelTransport;
   readonly strategy: HintingStrategy | null;
   readonly hints: HintRecord;
@@ -93,6 +96,8 @@ export class System {
         : new PfnGeneration(this.kernel, this.folios);
     this.migration = new PageMigration(this.kernel, this.folios, this.generation);
     this.memoryFailure = new MemoryFailure(this.kernel, this.folios, this.migration);
+    this.compaction = new Compaction(this.kernel, this.folios, this.migration, config.kernel);
+    this.kcompactd = new Kcompactd(this.kernel, this.compaction);
     this.transport = new ChannelTransport(this.kernel);
     this.strategy = createStrategy(this.kernel, config);
     this.hints = new HintRecord(
@@ -141,7 +146,8 @@ export class System {
   /** Named counters; those of Linux have the names of /proc/vmstat. */
   statistics(): Record<string, number> {
     return {
-      free_pages: this.mm.freePages(),
+      nr_free_pages: this.mm.freePages(),
+      managed_pages: this.mm.zones.reduce((sum, zone) => sum + zone.managedPages, 0),
       held_pages: this.strategy?.heldPages ?? 0,
       balloon_pages: this.driver.numPages,
       ...this.strategy?.counters,
@@ -151,6 +157,7 @@ export class System {
       ...this.hints.counters,
       ...this.transport.counters,
       ...this.memoryFailure.counters,
+      ...this.compaction.counters,
       ...Object.assign({}, ...this.#movableUsers().map(({ counters }) => counters)),
       hwpoison_pages: this.folios.poisonedPages,
     };

@@ -84,8 +84,12 @@ export class BlockCommands {
   }
 
   *#allocPages(order: number, gfp: GfpMask, cpu: number): Kthread<number> {
-    const { mm, kernel } = this.#system;
+    const { mm, kernel, compaction, kcompactd } = this.#system;
     yield { kind: 'cpu', ns: kernel.costs.allocNs };
+    const pfn = mm.alloc(order, gfp & ~Gfp.__GFP_DIRECT_RECLAIM, cpu);
+    if (pfn >= 0) return pfn;
+    kcompactd.wake(order);
+    yield* compaction.directCompact(order, gfp, cpu);
     return mm.alloc(order, gfp, cpu);
   }
 

@@ -2,6 +2,7 @@
 import type { CommandTable } from '../console.ts';
 import type { System } from '../system.ts';
 import { BlockCommands } from './blocks.ts';
+import { CompactionCommands } from './compaction.ts';
 import { Held } from './held.ts';
 import { movableCommands } from './movable.ts';
 import { softOfflineCommand } from './soft-offline.ts';
@@ -15,13 +16,15 @@ export interface Commands {
 export function commandsOf(system: System): Commands {
   const held = new Held();
   const blocks = new BlockCommands(system, held);
+  const compaction = new CompactionCommands(system);
   return {
     table: {
       ...held.commands,
       ...blocks.commands,
+      ...compaction.commands,
       ...movableCommands(system, held),
       ...softOfflineCommand(system),
     },
-    counters: [blocks.counters],
+    counters: [blocks.counters, compaction.counters],
   };
 }
