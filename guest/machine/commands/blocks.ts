@@ -45,13 +45,16 @@ export class BlockCommands {
     return yield* this.#take(blocks, args.number('size') >> order, Gfp.GFP_KERNEL);
   }
 
-  /** Single pages as the allocator gives them; all but every n-th go back at once. */
+  /**
+   * Single pages of user space as the allocator gives them, on no LRU list: nothing can move them.
+   * All but every n-th go back at once.
+   */
   *#fragment(args: CommandLine): Kthread<string | null> {
     const name = this.#held.newName(args);
     const keepEvery = args.number('keep_every');
     const blocks: Blocks = { order: 0, pfns: [] };
     this.#held.add(name, () => this.#give(blocks));
-    const failure = yield* this.#take(blocks, args.number('size'), Gfp.GFP_HIGHUSER);
+    const failure = yield* this.#take(blocks, args.number('size'), Gfp.GFP_HIGHUSER_MOVABLE);
     if (failure !== null) return failure;
     const given = blocks.pfns.splice(0);
     const returned: Blocks = { order: 0, pfns: [] };
@@ -98,7 +101,7 @@ export class BlockCommands {
     for (let i = 0; i < count; i++) {
       const pfn = mm.alloc(blocks.order, gfp);
       if (pfn < 0) return `${errnoName(pfn as Errno)} after ${i} of ${count} blocks`;
-      mm.pages.setOwner(pfn, PageOwner.SLAB);
+      mm.pages.setOwner(pfn, gfp === Gfp.GFP_KERNEL ? PageOwner.SLAB : PageOwner.USER);
       blocks.pfns.push(pfn);
       yield* this.#spend(i);
     }
