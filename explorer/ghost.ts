@@ -4,7 +4,7 @@
  */
 import type { PageTracer } from '../guest/kernel/kernel.ts';
 import type { Ram } from '../guest/machine/ram.ts';
-import { Bitmap, type Pfn } from '../shared/index.ts';
+import type { Pfn } from '../shared/index.ts';
 import type { Actor } from './actor.ts';
 import { Violation } from './violation.ts';
 
@@ -31,19 +31,15 @@ export class Ghost implements PageTracer {
   /** Actor by the page that it has isolated. */
   readonly #isolators = new Map<Pfn, Actor | null>();
   /** Frames that a soft offline has taken out of use. */
-  readonly offlined: Bitmap;
+  readonly offlined: Pfn[] = [];
   /** What a user wrote last, by frame; nobody else writes there. */
   readonly #contents = new Map<Pfn, number>();
-
-  constructor(frames: number) {
-    this.offlined = new Bitmap(frames);
-  }
 
   note(what: string, pfn: Pfn): void {
     this.sink?.(`${what} ${pfn}`);
     if (what === BEGINS) this.#isolated(pfn);
     else if (ENDS.includes(what)) this.#isolators.delete(pfn);
-    else if (what === 'hwpoison') this.offlined.set(pfn);
+    else if (what === 'hwpoison') this.offlined.push(pfn);
   }
 
   say(text: string): void {
@@ -79,11 +75,11 @@ export class Ghost implements PageTracer {
   }
 
   allocated(pfn: Pfn, order: number): void {
-    for (let i = pfn; i < pfn + (1 << order); i++) {
-      if (!this.offlined.get(i)) continue;
+    for (const offlined of this.offlined) {
+      if (offlined < pfn || offlined >= pfn + (1 << order)) continue;
       throw new Violation(
         'a poisoned frame is never allocated again',
-        `frame ${i} was taken out of use, and is allocated`,
+        `frame ${offlined} was taken out of use, and is allocated`,
       );
     }
   }

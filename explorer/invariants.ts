@@ -46,6 +46,7 @@ export class Invariants {
       }
     }
     this.#checkIsolatedCount();
+    this.#checkOfflined();
     ghost.checkContents(system.ram);
     if (actor && isDone) this.#checkEnded(actor);
   }
@@ -55,7 +56,7 @@ export class Invariants {
     const { system, device, ghost } = this.#machine;
     const problems = system.audit();
     if (problems.length > 0) throw new Violation('the audit finds nothing', problems.join('; '));
-    const poisoned = ghost.offlined.count();
+    const poisoned = ghost.offlined.length;
     this.#equal(
       'the poisoned pages are those of successful soft offlines',
       ['PG_hwpoison', poisoned],
@@ -135,6 +136,17 @@ export class Invariants {
       'an isolated page has the references of its isolator and its owner',
       `page ${pfn} is isolated with ${references} references`,
     );
+  }
+
+  #checkOfflined(): void {
+    const { ghost, system } = this.#machine;
+    for (const pfn of ghost.offlined) {
+      if (system.mm.pages.hasFlag(pfn, PageFlag.HWPOISON)) continue;
+      throw new Violation(
+        'a poisoned frame is never used again',
+        `frame ${pfn} was taken out of use, and has no PG_hwpoison any more`,
+      );
+    }
   }
 
   /** Without a page lock PG_isolated is set before the driver is asked: then there may be more. */

@@ -48,7 +48,7 @@ export class ExploredMachine {
   readonly plants: Plants;
   readonly seed: Prng;
   readonly scheduler = new ExplorerScheduler();
-  readonly ghost: Ghost;
+  readonly ghost = new Ghost();
   readonly system: System;
   readonly device: BalloonDevice;
   /** The frames that hold RAM, and the runs of them as pairs of first frame and end. */
@@ -75,7 +75,6 @@ export class ExploredMachine {
     this.runs = runsOf(scenario);
     this.ram = new Bitmap(scenario.machine.frames);
     for (const [start, end] of this.runs) this.ram.setRange(start, end - start);
-    this.ghost = new Ghost(scenario.machine.frames);
     this.ghost.actor = () => this.scheduler.current;
     this.scheduler.onNotify = () => this.#notified();
     this.scheduler.onAccess = (message) => this.#access(message);

@@ -7,7 +7,15 @@ import { ExploredMachine } from './machine.ts';
 import { MigrationActor } from './migration.ts';
 import { type Policy, policyOf, RoundRobin, RunToBlock } from './policy.ts';
 import type { StepRecorder } from './scheduler.ts';
-import { balloonMonitor, churn, hintMonitor, isolator, shrink, softOffline } from './threads.ts';
+import {
+  balloonMonitor,
+  churn,
+  compact,
+  hintMonitor,
+  isolator,
+  shrink,
+  softOffline,
+} from './threads.ts';
 import { mappedUser, tablesUser, zspoolUser } from './users.ts';
 import { Violation } from './violation.ts';
 
@@ -143,6 +151,8 @@ function actorOf(machine: ExploredMachine, thread: ExploreThread, number: number
       return machine.newThread(name, churn(machine, thread));
     case 'shrink':
       return machine.newThread(name, shrink(machine, thread));
+    case 'compact':
+      return machine.newThread(name, compact(machine, thread));
     case 'zspool':
       return machine.newThread(name, zspoolUser(machine, thread, name));
     case 'mapped_driver':

@@ -3,6 +3,7 @@
  * way. What they choose is drawn from the seed; when they run is the policy's affair.
  */
 
+import { CompactPriority } from '../guest/compaction/index.ts';
 import { MigrateMode } from '../guest/migrate/index.ts';
 import { Gfp, PageFlag, PageOwner } from '../guest/mm/index.ts';
 import { type Kthread, preempt } from '../guest/sched/kthread.ts';
@@ -16,6 +17,11 @@ type ThreadOf<K extends ExploreThread['kind']> = Extract<ExploreThread, { kind: 
 
 const PAUSE = preempt('in user space');
 const BETWEEN_COMMANDS = preempt('between two commands');
+
+const PRIORITY_OF = {
+  async: CompactPriority.ASYNC,
+  sync_light: CompactPriority.SYNC_LIGHT,
+} as const;
 
 /** Pages of these owners are movable ones that isolation may be tried on. */
 const OWNERS_OF: Readonly<Record<PageUser, readonly PageOwner[]>> = {
@@ -169,6 +175,21 @@ export function* softOffline(
       'soft offline that succeeds takes the frame out of use',
       `soft_offline_page of ${pfn} says it succeeded, and PG_hwpoison is not set`,
     );
+  }
+}
+
+/** By hand over the whole zone, or as an allocation of that order would. */
+export function* compact(
+  machine: ExploredMachine,
+  { cpu, mode, order, times }: ThreadOf<'compact'>,
+): Kthread {
+  const { ghost, scheduler } = machine;
+  const { compaction } = machine.system;
+  for (let i = 0; i < times; i++) {
+    yield scheduler.until(() => countPages(machine, 'any') > 0);
+    ghost.say(mode === 'sync' ? 'compact_memory' : `try_to_compact_pages, order ${order}`);
+    if (mode === 'sync') yield* compaction.compactMemory(1);
+    else yield* compaction.tryToCompact(order, Gfp.GFP_HIGHUSER_MOVABLE, PRIORITY_OF[mode], cpu);
   }
 }
 

@@ -27,7 +27,9 @@ export type ExploreThread =
   | {
       readonly kind: 'compact';
       readonly cpu: number;
+      /** `sync`: the whole zone, by hand; the others for a block of `order`. */
       readonly mode: (typeof COMPACT_MODES)[number];
+      readonly order: number;
       readonly times: number;
     }
   | { readonly kind: 'soft_offline'; readonly of: PageUser; readonly times: number }

@@ -31,7 +31,12 @@ const oneIn = z.int().min(0).max(ONE_IN_MAX).default(0);
 const threadKinds = {
   inflate: z.strictObject({ pages, times }),
   deflate: z.strictObject({ pages, times }),
-  compact: z.strictObject({ cpu, mode: z.enum(COMPACT_MODES).default('sync'), times }),
+  compact: z.strictObject({
+    cpu,
+    mode: z.enum(COMPACT_MODES).default('sync'),
+    order: z.int().min(1).max(10).default(4),
+    times,
+  }),
   soft_offline: z.strictObject({ of, times }),
   isolate: z.strictObject({
     cpu,
