@@ -154,10 +154,15 @@ export class ZoneCompactor {
     };
   }
 
-  /** Behind a block of the wanted order: what was freed must be able to merge. */
+  /**
+   * Behind a block of the wanted order: what was freed must be able to merge. Linux does so only if
+   * there is a wanted order; here proactive compaction does so behind each pageblock, since that is
+   * how much it was seen to move in a recorded guest (docs/compaction.md).
+   */
   #drainBehind(cc: CompactControl, lastMigrated: Pfn): Pfn {
-    if (cc.order <= 0 || lastMigrated === NONE) return lastMigrated;
-    if (lastMigrated >= (cc.migratePfn & -(1 << cc.order))) return lastMigrated;
+    const order = cc.proactive ? PAGEBLOCK_ORDER : cc.order;
+    if (order <= 0 || lastMigrated === NONE) return lastMigrated;
+    if (lastMigrated >= (cc.migratePfn & -(1 << order))) return lastMigrated;
     this.#context.kernel.mm.drainPcp(FREEING_CPU);
     return NONE;
   }

@@ -10,7 +10,6 @@ import {
 } from '../../protocol/index.ts';
 import { assert, BallastError, EventLog, NO_PLANTS, Prng } from '../../shared/index.ts';
 import type { Recording } from '../../shared/recording/index.ts';
-import { Kcompactd } from '../kernel/kcompactd.ts';
 import { Scheduler } from '../sched/scheduler.ts';
 import { type StartedReplay, startReplay } from '../workload/start.ts';
 import { type Commands, commandsOf } from './commands/index.ts';
@@ -28,7 +27,6 @@ export class Guest {
   readonly #recording: Recording | null;
   readonly #log: EventLog;
   readonly #scheduler: Scheduler;
-  readonly #kcompactd: Kcompactd;
   readonly #memory: MemoryPort;
   readonly #oracle: OraclePort;
   readonly #commands: Commands;
@@ -59,7 +57,6 @@ export class Guest {
     const { mm, ram, strategy, hints } = this.system;
     if (recording) applyRecording(recording, mm, ram);
     else applyFreshBoot(mm, ram);
-    this.#kcompactd = new Kcompactd(this.system.kernel);
     this.#commands = commandsOf(this.system);
     this.#console = new Console(this.system.kernel, config.vcpus, this.#commands.table);
     this.#memory = new MemoryPort(ram);
@@ -70,7 +67,7 @@ export class Guest {
       hints,
       log: this.#log,
       now: () => this.#scheduler.now,
-      audit: () => this.system.audit(),
+      audit: () => [...this.system.audit(), ...this.#commands.audit()],
       statistics: () => this.statistics(),
     });
   }
@@ -133,10 +130,8 @@ export class Guest {
     if (!this.#booted) {
       this.#booted = true;
       this.system.driver.start();
-      // Frames of a recording are where its kernel put them: only its replay may move them.
       const { kcompactd, kernel } = this.system;
-      if (this.#recording) this.#scheduler.spawn(() => this.#kcompactd.run());
-      else kernel.spawn('kcompactd0', () => kcompactd.run());
+      kernel.spawn('kcompactd0', () => kcompactd.run());
     }
     const stop = this.#scheduler.run(untilNs, notifyNs);
     const frame: Message[] = [...this.#posted, ...this.system.transport.drainAvail()];
@@ -164,7 +159,7 @@ export class Guest {
     this.#replay = startReplay(
       this.#recording,
       {
-        mm: this.system.mm,
+        folios: this.system.folios,
         ram: this.system.ram,
         vcpus,
         startNs: this.#scheduler.now,
@@ -174,9 +169,7 @@ export class Guest {
         ? { audit: { everyEvents: auditEveryEvents, run: () => this.#mustBeSound() } }
         : {},
     );
-    const { replay, workload } = this.#replay;
-    this.#kcompactd.movable = replay;
-    this.#scheduler.setWorkload(workload);
+    this.#scheduler.setWorkload(this.#replay.workload);
     this.#log.add(this.#scheduler.now, 'replay', { events: this.#recording.events.count });
   }
 
@@ -189,9 +182,6 @@ export class Guest {
       ...this.#console.counters,
       peak_rss_bytes: process.resourceUsage().maxRSS * 1024,
     };
-    for (const [name, value] of Object.entries(this.#kcompactd.counters)) {
-      counters[name] = (counters[name] ?? 0) + value;
-    }
     for (const part of [...this.#commands.counters, ...(this.#replay?.counters ?? [])]) {
       Object.assign(counters, part);
     }

@@ -1,5 +1,5 @@
 export { canStealBlock } from './fallback.ts';
-export { fragmentationIndex, fragmentationScore, type MovablePages } from './fragmentation.ts';
+export { fragmentationIndex, fragmentationScore } from './fragmentation.ts';
 export * from './free-page-iterator.ts';
 export { Gfp, type GfpMask, gfpFromText, highestZoneOf, migratetypeOf } from './gfp.ts';
 export { isMergeable, MigrateType } from './migratetype.ts';

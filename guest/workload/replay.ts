@@ -2,11 +2,14 @@
  * Replays what a recorded guest's page allocator did. Where the recorded frame is free it is taken;
  * where it is not, because a hinting strategy holds it, the allocator chooses another one and the
  * replay remembers the substitute. An allocated page is written at once by whoever asked for it.
+ * Single pages of user data are on the LRU as pages of the replay's own mapping, so that compaction
+ * may move them.
  */
 import { Bitmap, type Nanoseconds, type Pfn } from '../../shared/index.ts';
 import { EventKind, type GfpClass, type Recording } from '../../shared/recording/index.ts';
+import type { Folios, Mapping } from '../folio/index.ts';
 import { type Ram, ZERO_TAG } from '../machine/ram.ts';
-import { gfpFromText, type MovablePages, type PageAllocator } from '../mm/index.ts';
+import { gfpFromText, type PageAllocator, PageOwner } from '../mm/index.ts';
 import type { Workload } from '../sched/scheduler.ts';
 import { findMemmap, memmapPageOf } from './kernel-pages.ts';
 
@@ -30,7 +33,9 @@ export interface ReplayHooks {
   readonly audit?: { readonly everyEvents: number; run(): void };
 }
 
-export class Replay implements Workload, MovablePages {
+export class Replay implements Workload, Mapping {
+  readonly cacheReferences = 1;
+  readonly migratesDirty = true;
   readonly counters = {
     replay_events: 0,
     /** Allocations that got another frame than the recorded one. */
@@ -44,6 +49,9 @@ export class Replay implements Workload, MovablePages {
   };
   readonly #recording: Recording;
   readonly #mm: PageAllocator;
+  readonly #folios: Folios;
+  /** Of the replay as a mapping. */
+  readonly #number: number;
   readonly #ram: Ram;
   readonly #vcpus: number;
   readonly #hooks: ReplayHooks;
@@ -57,7 +65,7 @@ export class Replay implements Workload, MovablePages {
   /** Recorded head frame → the frame that stands for it here, or DROPPED. */
   readonly #substitutes = new Map<Pfn, Pfn>();
   readonly #memmap: Pfn;
-  /** Frames that hold a page of user data, and what compaction may therefore move. */
+  /** Frames that hold a page of user data, which compaction may move. */
   readonly #userPages: Bitmap;
   /** The inverse of `#substitutes`. */
   readonly #recordedOf = new Map<Pfn, Pfn>();
@@ -66,11 +74,13 @@ export class Replay implements Workload, MovablePages {
 
   constructor(
     recording: Recording,
-    machine: { mm: PageAllocator; ram: Ram; vcpus: number; startNs: Nanoseconds },
+    machine: { folios: Folios; ram: Ram; vcpus: number; startNs: Nanoseconds },
     hooks: ReplayHooks = {},
   ) {
     this.#recording = recording;
-    this.#mm = machine.mm;
+    this.#folios = machine.folios;
+    this.#number = machine.folios.mappings.add(this);
+    this.#mm = machine.folios.mm;
     this.#ram = machine.ram;
     this.#vcpus = machine.vcpus;
     this.#hooks = hooks;
@@ -148,7 +158,7 @@ export class Replay implements Workload, MovablePages {
     for (let i = 0; i < 1 << order; i++) this.#ram.write(actual + i);
     this.#writeStructPage(actual);
     if (this.#isTableClass[gfpClass] && order === 0) this.#tables.set(actual);
-    if (this.#isUserClass[gfpClass] && order === 0) this.#setUserPage(actual, true);
+    if (this.#isUserClass[gfpClass] && order === 0) this.#addUserPage(actual);
   }
 
   #free(pfn: Pfn, order: number, cpu: number): void {
@@ -189,26 +199,48 @@ export class Replay implements Workload, MovablePages {
   }
 
   #release(actual: Pfn, order: number, cpu: number): void {
-    if (order === 0) {
-      this.#setUserPage(actual, false);
-      if (this.#tables.get(actual)) {
-        this.#tables.clear(actual);
-        this.#ram.fill(actual, 1, ZERO_TAG);
-      }
+    const pageCount = 1 << order;
+    if (order > 0 && this.#userPages.countRange(actual, pageCount) > 0) {
+      for (let i = 0; i < pageCount; i++) this.#release(actual + i, 0, cpu);
+      return;
+    }
+    if (order === 0 && this.#tables.get(actual)) {
+      this.#tables.clear(actual);
+      this.#ram.fill(actual, 1, ZERO_TAG);
     }
     this.#writeStructPage(actual);
-    this.#mm.free(actual, order, cpu % this.#vcpus);
+    if (order === 0 && this.#userPages.get(actual)) {
+      this.#setUserPage(actual, false);
+      // Whoever has isolated the page keeps it until it finds that nobody needs it any more.
+      this.#folios.put(actual, cpu % this.#vcpus);
+    } else {
+      this.#mm.free(actual, order, cpu % this.#vcpus);
+    }
   }
 
-  isMovable(pfn: Pfn): boolean {
-    return this.#userPages.get(pfn);
+  #addUserPage(pfn: Pfn): void {
+    const { pages, lruvec } = this.#folios;
+    pages.setOwner(pfn, PageOwner.FILE);
+    pages.setMapping(pfn, this.#number, 0);
+    lruvec.add(pfn);
+    this.#setUserPage(pfn, true);
   }
 
-  move(from: Pfn, to: Pfn): void {
+  // As a mapping: no page tables are recorded, so that there is nothing to unmap.
+
+  unmapForMigration(): void {}
+
+  removeMigrationPtes(): void {}
+
+  /** What the recorded guest did not reclaim is not reclaimed here. */
+  tryToDrop(): boolean {
+    return false;
+  }
+
+  replace(from: Pfn, to: Pfn): void {
     const recorded = this.#recordedOf.get(from) ?? from;
     this.#recordedOf.delete(from);
     this.#substitute(recorded, to);
-    this.#ram.copy(from, to);
     this.#writeStructPage(to);
     this.#setUserPage(from, false);
     this.#setUserPage(to, true);
@@ -228,8 +260,7 @@ export class Replay implements Workload, MovablePages {
 
   #setUserPage(pfn: Pfn, live: boolean): void {
     if (live) this.#userPages.set(pfn);
-    else if (this.#userPages.get(pfn)) this.#userPages.clear(pfn);
-    else return;
+    else this.#userPages.clear(pfn);
     this.#hooks.onUserPage?.(pfn, live);
   }
 

@@ -1,7 +1,7 @@
 import type { Nanoseconds, Prng } from '../../shared/index.ts';
 import type { Recording } from '../../shared/recording/index.ts';
+import type { Folios } from '../folio/index.ts';
 import type { Ram } from '../machine/ram.ts';
-import type { PageAllocator } from '../mm/index.ts';
 import type { Workload } from '../sched/scheduler.ts';
 import { InPlaceDirty } from './in-place.ts';
 import { KernelTicks, workingSetOf } from './kernel-pages.ts';
@@ -19,7 +19,7 @@ export interface StartedReplay {
 /** A recording as a workload that starts now: its events, and its rewriting in place if it says so. */
 export function startReplay(
   recording: Recording,
-  machine: { mm: PageAllocator; ram: Ram; vcpus: number; startNs: Nanoseconds; prng: Prng },
+  machine: { folios: Folios; ram: Ram; vcpus: number; startNs: Nanoseconds; prng: Prng },
   hooks: Pick<ReplayHooks, 'audit'> = {},
 ): StartedReplay {
   const { inPlaceDirty, frameCount } = recording.header;

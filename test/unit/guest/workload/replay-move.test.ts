@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
+import { Folios } from '../../../../guest/folio/index.ts';
 import { applyRecording } from '../../../../guest/machine/initial-state.ts';
 import { Ram } from '../../../../guest/machine/ram.ts';
-import { Gfp, PageAllocator } from '../../../../guest/mm/index.ts';
+import { Gfp, PageAllocator, PageFlag, PageOwner } from '../../../../guest/mm/index.ts';
 import { memmapPageOf } from '../../../../guest/workload/kernel-pages.ts';
 import { Replay } from '../../../../guest/workload/replay.ts';
 import { Bitmap } from '../../../../shared/index.ts';
@@ -25,18 +26,32 @@ function machine(events: TinyEvent[]) {
     { clearPages: (pfn, pageCount) => ram.fill(pfn, pageCount, 0) },
   );
   applyRecording(recording, mm, ram);
+  const folios = new Folios(mm);
   const user = new Set<number>();
   const replay = new Replay(
     recording,
-    { mm, ram, vcpus: 1, startNs: 0 },
+    { folios, ram, vcpus: 1, startNs: 0 },
     { onUserPage: (pfn, live) => (live ? user.add(pfn) : user.delete(pfn)) },
   );
-  /** As compaction does: the target is allocated before, the source freed after. */
-  const move = (from: number, to: number) => {
-    expect(replay.isMovable(from)).toBe(true);
+  /** On the LRU, so that compaction may take it. */
+  const isMovable = (pfn: number) => mm.pages.hasFlag(pfn, PageFlag.LRU);
+  const isolate = (pfn: number) => expect(folios.lruvec.isolate(pfn)).toBe(true);
+  /** Moves an isolated page as page migration does. */
+  const moveIsolated = (from: number, to: number) => {
+    const { pages } = mm;
     expect(mm.allocExact(to, 0, Gfp.GFP_HIGHUSER_MOVABLE)).toBe(true);
-    replay.move(from, to);
-    mm.free(from, 0);
+    expect(pages.freeze(from, 2)).toBe(true);
+    ram.copy(from, to);
+    pages.setOwner(to, PageOwner.FILE);
+    pages.mapping[to] = pages.mapping[from]!;
+    folios.mappings.of(from)!.replace(from, to, pages.mappingIndex(from));
+    folios.lruvec.uncountIsolated(from);
+    folios.lruvec.add(to);
+    folios.freeFrozen(from);
+  };
+  const move = (from: number, to: number) => {
+    isolate(from);
+    moveIsolated(from, to);
   };
   const used = () => {
     const free = new Bitmap(FRAMES);
@@ -45,12 +60,12 @@ function machine(events: TinyEvent[]) {
     for (let pfn = 2048; pfn < 6144; pfn++) if (!free.get(pfn)) pfns.push(pfn);
     return pfns;
   };
-  return { mm, ram, replay, user, move, used };
+  return { mm, ram, folios, replay, user, isMovable, isolate, move, used };
 }
 
 describe('a page that compaction moved away from a replay', () => {
   test('is freed where it is', () => {
-    const { mm, ram, replay, user, move, used } = machine([
+    const { mm, ram, replay, user, isMovable, move, used } = machine([
       { atNs: 0, kind: 'alloc', pfn: 3000 },
       { atNs: 10, kind: 'free', pfn: 3000 },
     ]);
@@ -58,13 +73,13 @@ describe('a page that compaction moved away from a replay', () => {
     const tag = ram.tags[3000];
     move(3000, 5000);
     expect([ram.tags[5000], used(), [...user]]).toEqual([tag, [5000], [5000]]);
-    expect([replay.isMovable(3000), replay.isMovable(5000)]).toEqual([false, true]);
+    expect([isMovable(3000), isMovable(5000)]).toEqual([false, true]);
     move(5000, 6000);
     expect([ram.tags[6000], used()]).toEqual([tag, [6000]]);
     replay.advance(0, 10);
     expect([used(), [...user], mm.audit()]).toEqual([[], [], []]);
     expect(replay.counters.replay_stale_frees).toBe(0);
-    expect(replay.isMovable(6000)).toBe(false);
+    expect(isMovable(6000)).toBe(false);
   });
 
   test('moves back to its recorded frame', () => {
@@ -101,7 +116,7 @@ describe('a page that compaction moved away from a replay', () => {
   });
 
   test('leaves its old frame to who was recorded there next', () => {
-    const { replay, move, used } = machine([
+    const { replay, isMovable, move, used } = machine([
       { atNs: 0, kind: 'alloc', pfn: 3000 },
       { atNs: 10, kind: 'free', pfn: 3000 },
       { atNs: 20, kind: 'alloc', pfn: 3000, gfpClass: 1 },
@@ -111,9 +126,34 @@ describe('a page that compaction moved away from a replay', () => {
     move(3000, 5000);
     replay.advance(0, 20);
     expect(used()).toEqual([3000]);
-    expect(replay.isMovable(3000)).toBe(false);
+    expect(isMovable(3000)).toBe(false);
     replay.advance(0, 30);
     expect([used(), replay.counters.replay_substituted]).toEqual([[], 0]);
+  });
+
+  test('survives its end while it is isolated', () => {
+    const { mm, folios, replay, user, isolate } = machine([
+      { atNs: 0, kind: 'alloc', pfn: 3000 },
+      { atNs: 10, kind: 'free', pfn: 3000 },
+    ]);
+    replay.advance(0, 0);
+    isolate(3000);
+    replay.advance(0, 10);
+    expect([mm.isFree(3000), mm.pages.refcount[3000], user.size]).toEqual([false, 1, 0]);
+    folios.putbackLru(3000);
+    expect([mm.isFree(3000), mm.audit()]).toEqual([true, []]);
+  });
+
+  test('is freed with others in one block', () => {
+    const { mm, replay, user, used } = machine([
+      { atNs: 0, kind: 'alloc', pfn: 3000 },
+      { atNs: 0, kind: 'alloc', pfn: 3001 },
+      { atNs: 10, kind: 'free', pfn: 3000, order: 1 },
+    ]);
+    replay.advance(0, 0);
+    expect(user.size).toBe(2);
+    replay.advance(0, 10);
+    expect([used(), user.size, mm.audit()]).toEqual([[], 0, []]);
   });
 
   test('writes the struct page of its new frame', () => {
@@ -127,12 +167,12 @@ describe('a page that compaction moved away from a replay', () => {
 });
 
 test('only single pages of user data are movable', () => {
-  const { replay } = machine([
+  const { replay, isMovable } = machine([
     { atNs: 0, kind: 'alloc', pfn: 3000, gfpClass: 1 },
     { atNs: 0, kind: 'alloc', pfn: 3002, order: 1 },
     { atNs: 0, kind: 'alloc', pfn: 3004 },
   ]);
   replay.advance(0, 0);
-  const movable = [3000, 3002, 3003, 3004, 3005].filter((pfn) => replay.isMovable(pfn));
+  const movable = [3000, 3002, 3003, 3004, 3005].filter(isMovable);
   expect(movable).toEqual([3004]);
 });

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { Folios } from '../../../../guest/folio/index.ts';
 import { applyRecording } from '../../../../guest/machine/initial-state.ts';
 import { Ram } from '../../../../guest/machine/ram.ts';
 import { Gfp, PageAllocator } from '../../../../guest/mm/index.ts';
@@ -26,10 +27,11 @@ function machine(events: TinyEvent[], freePages = 4096, minFreeKbytes?: number) 
     { clearPages: (pfn, pageCount) => ram.fill(pfn, pageCount, 0) },
   );
   applyRecording(recording, mm, ram);
+  const folios = new Folios(mm);
   const user: [pfn: number, live: boolean][] = [];
   const replay = new Replay(
     recording,
-    { mm, ram, vcpus: 1, startNs: 0 },
+    { folios, ram, vcpus: 1, startNs: 0 },
     { onUserPage: (pfn, live) => user.push([pfn, live]) },
   );
   return { mm, ram, replay, user };
