@@ -5,10 +5,13 @@ import { BlockCommands } from './blocks.ts';
 import { CompactionCommands } from './compaction.ts';
 import { Held } from './held.ts';
 import { movableCommands } from './movable.ts';
+import { ProcessCommands } from './processes.ts';
 import { softOfflineCommand } from './soft-offline.ts';
 
 export interface Commands {
   readonly table: CommandTable;
+  /** Empty when what the commands made is as they left it. */
+  audit(): string[];
   /** Live. */
   readonly counters: readonly Readonly<Record<string, number>>[];
 }
@@ -16,15 +19,18 @@ export interface Commands {
 export function commandsOf(system: System): Commands {
   const held = new Held();
   const blocks = new BlockCommands(system, held);
+  const processes = new ProcessCommands(system);
   const compaction = new CompactionCommands(system);
   return {
     table: {
       ...held.commands,
       ...blocks.commands,
       ...compaction.commands,
+      ...processes.commands,
       ...movableCommands(system, held),
       ...softOfflineCommand(system),
     },
+    audit: () => processes.audit(),
     counters: [blocks.counters, compaction.counters],
   };
 }
