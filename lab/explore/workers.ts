@@ -1,9 +1,12 @@
 import type { ExploreReply, ExploreRequest } from '../../protocol/index.ts';
-import type { BallastError } from '../../shared/index.ts';
+import { BallastError } from '../../shared/index.ts';
 import { Child, describeDeath } from '../machine/child.ts';
 import { onExit } from '../machine/cleanup.ts';
 
 /** The explorer's processes. Each answers one request at a time. */
+
+/** Far beyond any batch: a step that does not come to an end hangs its whole process. */
+const ANSWER_LIMIT_MS = 120_000;
 
 interface Pending {
   readonly resolve: (reply: ExploreReply) => void;
@@ -19,15 +22,17 @@ export class Worker {
     void this.#child.died.then((death) => this.#pending?.reject(describeDeath(death)));
   }
 
-  /** @throws BallastError PEER_CLOSED when the process has died. */
-  ask<K extends ExploreRequest['kind']>(
+  /** @throws BallastError PEER_CLOSED when the process has died, or goes in circles. */
+  async ask<K extends ExploreRequest['kind']>(
     request: Extract<ExploreRequest, { kind: K }>,
   ): Promise<ReplyTo<K>> {
-    if (this.#child.death) return Promise.reject(describeDeath(this.#child.death));
-    return new Promise((resolve, reject) => {
+    if (this.#child.death) throw describeDeath(this.#child.death);
+    const reply = new Promise<ReplyTo<K>>((resolve, reject) => {
       this.#pending = { resolve: resolve as Pending['resolve'], reject };
       this.#child.send(request as never);
     });
+    const timer = setTimeout(() => this.#giveUp(request), ANSWER_LIMIT_MS);
+    return reply.finally(() => clearTimeout(timer));
   }
 
   stop(): Promise<void> {
@@ -37,6 +42,18 @@ export class Worker {
 
   kill(): void {
     this.#child.kill();
+  }
+
+  #giveUp(request: ExploreRequest): void {
+    const seeds =
+      request.kind === 'explore'
+        ? `seeds ${request.first} to ${request.first + request.count - 1}`
+        : `seed ${request.seed}`;
+    const seconds = ANSWER_LIMIT_MS / 1000;
+    const message = `explorer: ${seeds}: no answer in ${seconds} s, a step does not come to an end`;
+    this.#pending?.reject(new BallastError('PEER_CLOSED', message));
+    this.#pending = null;
+    this.kill();
   }
 
   #receive(reply: ExploreReply): void {
