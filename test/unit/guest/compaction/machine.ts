@@ -29,7 +29,7 @@ interface Options {
   readonly pinCheck?: PinCheck;
   readonly unevictableAllowed?: boolean;
   readonly isExplored?: boolean;
-  readonly movableZonePages?: number;
+  readonly movablePages?: number;
 }
 
 export class CompactionMachine extends MigrationMachine {
@@ -45,6 +45,7 @@ export class CompactionMachine extends MigrationMachine {
     super(options.generation ?? 'list', {
       ramPages: options.ramPages ?? 4096,
       isExplored: options.isExplored ?? false,
+      movablePages: options.movablePages ?? 0,
     });
     this.compaction = new Compaction(this.kernel, this.folios, this.migration, {
       pinCheck: options.pinCheck ?? 'anonymous',

@@ -2,8 +2,8 @@
 import { expect, test } from 'vitest';
 import type { Mapping } from '../../../../guest/folio/index.ts';
 import {
-  GUP_PIN_COUNTING_BIAS,
   Gfp,
+  GUP_PIN_COUNTING_BIAS,
   PAGEBLOCK_ORDER,
   PageOwner,
   ZoneType,

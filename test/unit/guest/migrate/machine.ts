@@ -35,6 +35,8 @@ const RAM_PAGES = 4096;
 interface MachineOptions {
   readonly plants?: Partial<Plants>;
   readonly ramPages?: number;
+  /** Size of ZONE_MOVABLE. */
+  readonly movablePages?: number;
   readonly isExplored?: boolean;
 }
 
@@ -59,7 +61,13 @@ export class MigrationMachine {
     const ram = new Ram(ramPages);
     this.ram = ram;
     this.mm = new PageAllocator(
-      { ramPages, vcpus: 2, mm: NO_INIT, minFreeKbytes: 0 },
+      {
+        ramPages,
+        vcpus: 2,
+        mm: NO_INIT,
+        minFreeKbytes: 0,
+        movablePages: options.movablePages ?? 0,
+      },
       { clearPages: (pfn, pageCount) => ram.fill(pfn, pageCount, ZERO_TAG) },
     );
     const free = new Bitmap(ramPages);
