@@ -4,17 +4,16 @@ import type { Run } from '../runner/result.ts';
 import { newTable, number, type Paint } from './format.ts';
 
 /**
- * Memory management, for runs that do not migrate: one counter a line, one run a column. Shown are
- * those that somebody expects something of and those that differ between runs; of a single run all
- * that are not 0.
+ * Memory management: one counter a line, one run a column. Shown are those that somebody expects
+ * something of; without migrations also those that differ between runs, or that are not 0 in the
+ * only one.
  */
 export function countersTable(runs: readonly Run[], paint: Paint): string {
-  const shown = runs.filter((run) => run.migration === null);
-  const names = namesOf(shown);
+  const names = namesOf(runs);
   if (names.length === 0) return '';
-  const table = newTable(['counter', ...shown.map((run) => paint.bold(labelOf(run)))], paint);
+  const table = newTable(['counter', ...runs.map((run) => paint.bold(labelOf(run)))], paint);
   for (const name of names) {
-    table.push([name, ...shown.map((run) => cell(name, figureIn(run, name)))]);
+    table.push([name, ...runs.map((run) => cell(name, figureIn(run, name)))]);
   }
   return table.toString();
 }
@@ -25,9 +24,11 @@ function namesOf(runs: readonly Run[]): string[] {
   const expected = new Set(
     runs.flatMap((run) => run.expectations.map(({ figure }) => figure.split(' ')[0])),
   );
+  const migrates = runs.some((run) => run.migration !== null);
   return [...all].filter((name) => {
+    if (expected.has(name)) return true;
     const values = new Set(runs.map((run) => figureIn(run, name)));
-    return expected.has(name) || (runs.length === 1 ? !values.has(0) : values.size > 1);
+    return !migrates && (runs.length === 1 ? !values.has(0) : values.size > 1);
   });
 }
 

@@ -101,9 +101,14 @@ describe('the table', () => {
       expect(render(runs)).toMatch(/pgfree *│ 1 │ 2/);
     });
 
-    test('leaves out the zeros of a single run, and is not there for migrations', () => {
+    test('leaves out the zeros of a single run, and of migrations what nobody expects', () => {
       expect(shown([variant('a', { pgfree: 1, oom_kill: 0 })])).toEqual(['pgfree']);
-      expect(render([exampleRun('none', 1, { vmstat: { pgfree: 1 } })])).not.toContain('pgfree');
+      const migrated = { vmstat: { pgfree: 1, pgalloc_dma: 2 } };
+      expect(render([exampleRun('none', 1, migrated)])).not.toContain('counter');
+      const expectations = [{ figure: 'pgfree', expected: '1', found: 1, holds: true }];
+      const text = render([exampleRun('none', 1, { ...migrated, expectations })]);
+      expect(text).toMatch(/pgfree *│ *1/);
+      expect(text).not.toContain('pgalloc_dma');
     });
 
     test('tells CPU time in milliseconds and rates with three digits', () => {
