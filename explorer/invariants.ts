@@ -67,6 +67,12 @@ export class Invariants {
       ['free pages', this.#machine.freePages + poisoned],
       ['at boot', this.#freePagesAtBoot],
     );
+    const { lruvec } = system.folios;
+    this.#equal(
+      'no page stays isolated from the LRU',
+      ['NR_ISOLATED_ANON', lruvec.isolatedAnonPages],
+      ['NR_ISOLATED_FILE, negated', -lruvec.isolatedFilePages],
+    );
     const { balloon_inflate, balloon_deflate } = system.driver.counters;
     this.#equal(
       'what was inflated was deflated',

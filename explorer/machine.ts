@@ -16,6 +16,7 @@ import {
   DEFAULT_KERNEL_OPTIONS,
   type ExploreScenario,
   type Message,
+  toFloat64,
   toUint32,
 } from '../protocol/index.ts';
 import {
@@ -23,6 +24,8 @@ import {
   Bitmap,
   DEFAULT_COSTS,
   Errno,
+  gpaToPfn,
+  PAGE_SIZE_BYTES,
   type Pfn,
   type Plants,
   Prng,
@@ -85,9 +88,10 @@ export class ExploredMachine {
         this.onHint?.({ gpa, sizeBytes, cmdId, queuedAtNs }),
     });
     this.#configIrq = this.scheduler.add(
-      new QueueActor<Message<'configChanged'>>('irq config', 'interrupt', (message) =>
-        this.system.transport.receive(message),
-      ),
+      new QueueActor<Message<'configChanged'>>('irq config', 'interrupt', (message) => {
+        this.ghost.say('the configuration has changed');
+        this.system.transport.receive(message);
+      }),
     );
     this.#queues = QUEUE_NAMES.map((name) =>
       this.scheduler.add(
@@ -220,12 +224,14 @@ export class ExploredMachine {
           'the driver tells the host before the host has acknowledged what it told before',
         );
       }
+      if (this.ghost.sink) this.ghost.say(describeKick(message));
       if (this.#delays(this.scenario.faults.lateDevice)) this.#delay(queue);
       queue.push(message, this.scheduler.now + DEFAULT_COSTS.notifyNs);
     }
   }
 
   #avail(message: Message<'avail'>): void {
+    this.ghost.say('takes the notification');
     const { used, irqVectors, costNs } = this.device.handleAvail(message);
     const ack = this.#acks[message.queue]!;
     if (this.#delays(this.scenario.faults.delayedAcks)) this.#delay(ack);
@@ -233,6 +239,8 @@ export class ExploredMachine {
   }
 
   #complete(index: number, { used, vectors }: Completion): void {
+    if (this.ghost.sink)
+      this.ghost.say(used.length > 0 ? 'buffer used, interrupt' : 'nothing used');
     const { transport } = this.system;
     if (index < TELL_HOST_QUEUES) this.tellHostPending--;
     for (const message of used) transport.receive(message as Message<'used'>);
@@ -271,6 +279,15 @@ export class ExploredMachine {
   #delay(queue: Actor): void {
     queue.notBeforeStep = this.scheduler.stepCount + 1 + this.#faults.below(DELAY_STEPS_MAX);
   }
+}
+
+/** What a notification carries: hinted blocks by frame, of other buffers their number. */
+function describeKick({ queue, heads, in_gpa, in_bytes }: Message<'avail'>): string {
+  const gpas = toFloat64(in_gpa)!;
+  const sizes = toUint32(in_bytes)!;
+  const blocks = Array.from(gpas, (gpa, i) => `${gpaToPfn(gpa)}+${sizes[i]! / PAGE_SIZE_BYTES}`);
+  const what = blocks.length > 0 ? blocks.join(' ') : `${heads.length / 2} buffers`;
+  return `kick ${QUEUE_NAMES[queue]}: ${what}`;
 }
 
 /** As QEMU numbers the queues of what it offers here. */

@@ -16,7 +16,7 @@ import {
   shrink,
   softOffline,
 } from './threads.ts';
-import { mappedUser, tablesUser, zspoolUser } from './users.ts';
+import { mappedUser, processUser, tablesUser, zspoolUser } from './users.ts';
 import { Violation } from './violation.ts';
 
 const BOOT_STEPS_MAX = 1000;
@@ -163,8 +163,8 @@ function actorOf(machine: ExploredMachine, thread: ExploreThread, number: number
       return machine.newThread(name, softOffline(machine, thread));
     case 'isolate':
       return machine.newThread(name, isolator(machine, thread, name));
-    default:
-      throw new Error(`thread ${thread.kind} is not there yet`);
+    case 'process':
+      return machine.newThread(name, processUser(machine, thread, name));
   }
 }
 

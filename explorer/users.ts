@@ -3,6 +3,8 @@
  * page tables. Each looks whether it still finds what it stored, wherever its pages are by then.
  */
 
+import { UserMemory } from '../guest/machine/commands/user-memory.ts';
+import { Gfp } from '../guest/mm/index.ts';
 import { PteBits } from '../guest/movable/index.ts';
 import { type Kthread, preempt } from '../guest/sched/kthread.ts';
 import type { ExploreThread } from '../protocol/index.ts';
@@ -97,6 +99,36 @@ export function* tablesUser(
     yield PAUSE;
     ghost.say('exit of the address space');
     yield* tables.exit(space);
+  }
+}
+
+/** A process that somebody pins for a while: pages on the LRU, which are moved by unmapping them. */
+export function* processUser(
+  machine: ExploredMachine,
+  { pages, times }: ThreadOf<'process'>,
+  name: string,
+): Kthread {
+  const { ghost, system } = machine;
+  const prng = machine.seed.split(name);
+  for (let i = 0; i < times; i++) {
+    const memory = new UserMemory(system, prng.chance(1, 2) ? 'anonymous' : 'shmem');
+    while (memory.pageCount < pages) {
+      yield PAUSE;
+      const pfn = system.mm.alloc(0, Gfp.GFP_HIGHUSER_MOVABLE);
+      if (pfn < 0) break;
+      memory.add(pfn);
+      ghost.say(`page fault, page ${pfn}`);
+    }
+    if (memory.pageCount > 0 && prng.chance(1, 2)) {
+      yield* memory.pin(prng.below(memory.pageCount), 'short');
+      yield PAUSE;
+      memory.unpinAll();
+    }
+    yield PAUSE;
+    const lost = memory.audit().filter((problem) => problem.includes('its process wrote'));
+    if (lost.length > 0) throw new Violation('a user finds what it stored', lost.join('; '));
+    ghost.say('exit');
+    yield* memory.exit();
   }
 }
 

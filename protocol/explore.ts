@@ -48,7 +48,7 @@ export type ExploreThread =
   | { readonly kind: 'mapped_driver'; readonly pages: number; readonly times: number }
   /** Address spaces with so many leaf page tables come and go. */
   | { readonly kind: 'page_tables'; readonly pages: number; readonly times: number }
-  /** Anonymous memory: touch, fork, exit. */
+  /** Anonymous or shared memory: page faults, a short pin, exit. */
   | { readonly kind: 'process'; readonly pages: number; readonly times: number }
   /** A kernel user: allocates blocks, writes them, looks whether they keep what was written, frees. */
   | {
@@ -67,7 +67,6 @@ export type ExploreThread =
   /** Reclaim takes held blocks back from the hinting strategy. */
   | { readonly kind: 'shrink'; readonly pages: number; readonly times: number }
   | { readonly kind: 'migrate'; readonly clearLog: MigrateParams['clearLog'] };
-export type ExploreThreadKind = ExploreThread['kind'];
 
 /** Probabilities are one in so many; 0: never. */
 export interface ExploreFaults {

@@ -28,10 +28,11 @@ export function renderExploration(result: ExplorationResult, repeat: string): st
 
 /** `100,000 schedules, no violation (2,345/s, 71 steps each)`. */
 function summary({ schedules, ran, steps, elapsedMs, violation }: ExplorationResult): string {
+  const counted = `${grouped(schedules)} schedule${schedules === 1 ? '' : 's'}`;
+  const each = `${ran === 0 ? 0 : Math.round(steps / ran)} steps each`;
+  if (violation) return `${counted}, a violation in the last (${each})`;
   const perSecond = Math.round(ran / Math.max(elapsedMs / 1000, 0.001));
-  const outcome = violation ? 'a violation in the last' : 'no violation';
-  const each = ran === 0 ? 0 : Math.round(steps / ran);
-  return `${grouped(schedules)} schedules, ${outcome} (${grouped(perSecond)}/s, ${each} steps each)`;
+  return `${counted}, no violation (${grouped(perSecond)}/s, ${each})`;
 }
 
 /** Number, actor, and what it did; then where it stands. */
@@ -56,7 +57,7 @@ function describeWithout(without: readonly string[]): string {
 }
 
 function lengthOf({ steps, switches }: { steps: number; switches: number }): string {
-  return `${steps} steps (${switches} context switches)`;
+  return `${steps} steps (${switches} context switch${switches === 1 ? '' : 'es'})`;
 }
 
 export function grouped(count: number): string {

@@ -20,9 +20,9 @@ function ballast(...args: string[]): Promise<Outcome> {
   });
 }
 
-/** What does not depend on how fast the machine is. */
-function timeless(text: string): string {
-  return text.replace(/\(.*\/s, \d+ steps each\)/, '');
+/** What does not depend on how many schedules ran besides, or before. */
+function violationOf({ stdout }: Outcome): string {
+  return stdout.replace(/^[\d,]+ schedules?, .*$/m, '');
 }
 
 test('lists the planted bugs, one a line', async () => {
@@ -32,8 +32,8 @@ test('lists the planted bugs, one a line', async () => {
 });
 
 test('finds nothing where nothing is planted: status 0', async () => {
-  const { status, stdout, stderr } = await ballast('explore', 'isolate', '--seeds', '300');
-  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  const { status, stdout } = await ballast('explore', 'isolate', '--seeds', '300');
+  expect(status).toBe(0);
   expect(stdout).toMatch(/^300 schedules, no violation \([\d,]+\/s, \d+ steps each\)\n$/);
 });
 
@@ -45,13 +45,11 @@ test('finds a planted bug, whatever the number of processes, and its command rep
   ]);
   expect(one.status).toBe(1);
   expect(one.stdout).toContain('violation: no page is lost\n');
-  expect(timeless(two.stdout)).toBe(timeless(one.stdout));
+  expect(violationOf(two)).toBe(violationOf(one));
   const command = /^repeat: ballast (.+)$/m.exec(one.stdout)?.[1] ?? '';
   const again = await ballast(...command.split(' '));
   expect(again.status).toBe(1);
-  const violationOf = ({ stdout }: Outcome) => stdout.slice(0, stdout.lastIndexOf('schedules'));
-  expect(violationOf(again).replace(/\n1 $/, '')).toBe(violationOf(one).replace(/\n\d+ $/, ''));
-  expect(/^repeat: .*$/m.exec(again.stdout)?.[0]).toBe(`repeat: ballast ${command}`);
+  expect(violationOf(again)).toBe(violationOf(one));
 });
 
 test.each([

@@ -47,7 +47,7 @@ test('a violation names seed, policy, threads that it does without, and the comm
   expect(text).toContain('violation: no page leaks\n');
   expect(text).toContain('seed 4711, PCT, d = 3 over 64 steps\n');
   expect(text).toContain(
-    'reduced from 190 steps (70 context switches) to 3 steps (1 context switches), without churn, deflate\n',
+    'reduced from 190 steps (70 context switches) to 3 steps (1 context switch), without churn, deflate\n',
   );
   expect(text).toContain('   1  balloon-wq           → sleeps\n');
   expect(text).toContain('   2                       free block 80+16; free block 96+16; → runs\n');
