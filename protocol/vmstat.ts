@@ -12,6 +12,7 @@ export const VMSTAT_NAMES = [
   'pgalloc_movable',
   'allocstall',
   'pgfree',
+  'oom_kill',
   'pgmigrate_success',
   'pgmigrate_fail',
   'compact_migrate_scanned',

@@ -24,6 +24,7 @@ import { MappedDriver, PageTables, Zspool } from '../movable/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import { ChannelTransport } from '../virtio/channel-transport.ts';
 import { POISON_TAG, Ram, ZERO_TAG } from './ram.ts';
+import { SlowPath } from './slow-path.ts';
 
 /** What drives the kernel's threads. */
 export interface KernelScheduler {
@@ -63,6 +64,7 @@ export class System {
   readonly memoryFailure: MemoryFailure;
   readonly compaction: Compaction;
   readonly kcompactd: Kcompactd;
+  readonly slowPath: SlowPath;
   readonly transport: ChannelTransport;
   readonly strategy: HintingStrategy | null;
   readonly hints: HintRecord;
@@ -98,6 +100,7 @@ export class System {
     this.memoryFailure = new MemoryFailure(this.kernel, this.folios, this.migration);
     this.compaction = new Compaction(this.kernel, this.folios, this.migration, config.kernel);
     this.kcompactd = new Kcompactd(this.kernel, this.compaction);
+    this.slowPath = new SlowPath(this.kernel, this.compaction, this.kcompactd);
     this.transport = new ChannelTransport(this.kernel);
     this.strategy = createStrategy(this.kernel, config);
     this.hints = new HintRecord(
@@ -112,6 +115,8 @@ export class System {
         compaction: config.kernel.balloonCompaction,
       },
       strategy: this.strategy,
+      registerOomNotifier: (priority, notify) =>
+        this.slowPath.registerOomNotifier(priority, notify),
       observers: [this.hints],
     });
   }
@@ -158,6 +163,7 @@ export class System {
       ...this.transport.counters,
       ...this.memoryFailure.counters,
       ...this.compaction.counters,
+      ...this.slowPath.counters,
       ...Object.assign({}, ...this.#movableUsers().map(({ counters }) => counters)),
       hwpoison_pages: this.folios.poisonedPages,
     };

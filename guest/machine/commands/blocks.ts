@@ -68,10 +68,12 @@ export class BlockCommands {
   /** What fails is counted, and is no failure of the line. */
   *#allocate(args: CommandLine): Kthread<string | null> {
     const order = args.number('order');
+    const { slowPath, kernel } = this.#system;
     const blocks: Blocks = { order, pfns: [] };
     this.#allocated.push(blocks);
     for (let i = args.number('count', 1); i > 0; i--) {
-      const pfn = yield* this.#allocPages(order, Gfp.GFP_KERNEL, args.cpu);
+      yield { kind: 'cpu', ns: kernel.costs.allocNs };
+      const pfn = yield* slowPath.allocPages(order, Gfp.GFP_KERNEL, args.cpu);
       this.#count(`alloc_attempts_order${order}`, 1);
       this.#count(`alloc_success_order${order}`, pfn < 0 ? 0 : 1);
       if (pfn >= 0) blocks.pfns.push(pfn);
@@ -84,16 +86,6 @@ export class BlockCommands {
     this.#allocated = [];
     for (const blocks of allocated) yield* this.#give(blocks);
     return null;
-  }
-
-  *#allocPages(order: number, gfp: GfpMask, cpu: number): Kthread<number> {
-    const { mm, kernel, compaction, kcompactd } = this.#system;
-    yield { kind: 'cpu', ns: kernel.costs.allocNs };
-    const pfn = mm.alloc(order, gfp & ~Gfp.__GFP_DIRECT_RECLAIM, cpu);
-    if (pfn >= 0) return pfn;
-    kcompactd.wake(order);
-    yield* compaction.directCompact(order, gfp, cpu);
-    return mm.alloc(order, gfp, cpu);
   }
 
   *#take(blocks: Blocks, count: number, gfp: GfpMask): Kthread<string | null> {

@@ -18,6 +18,7 @@ export class ProcessCommands {
 
   constructor(system: System) {
     this.#system = system;
+    system.slowPath.killProcess = () => this.#killLargest();
   }
 
   get commands(): CommandTable {
@@ -37,12 +38,16 @@ export class ProcessCommands {
     const name = args.text('name');
     if (this.#processes.has(name)) return `there is a process ${name} already`;
     const kind = args.has('shmem') ? 'shmem' : 'anonymous';
-    const { mm } = this.#system;
+    const { slowPath } = this.#system;
     const memory = new UserMemory(this.#system, kind);
     this.#processes.set(name, memory);
     const pageCount = args.number(kind);
     while (memory.pageCount < pageCount) {
-      const pfn = mm.alloc(0, POPULATE_GFP, args.cpu);
+      const pfn = yield* slowPath.allocPages(0, POPULATE_GFP, args.cpu);
+      if (memory.isKilled) {
+        if (pfn >= 0) this.#system.mm.free(pfn, 0, args.cpu);
+        return null;
+      }
       if (pfn < 0) return `${errnoName(pfn as Errno)} after ${memory.pageCount} pages`;
       memory.add(pfn);
       yield* this.#spend(memory.pageCount);
@@ -52,8 +57,8 @@ export class ProcessCommands {
 
   *#exit(args: CommandLine): Kthread<string | null> {
     const memory = this.#of(args.text('name'));
-    yield* memory.exit();
     this.#processes.delete(args.text('name'));
+    yield* memory.exit();
     return null;
   }
 
@@ -74,6 +79,20 @@ export class ProcessCommands {
     yield* this.#spend(0);
     memory.unpinAll();
     return null;
+  }
+
+  /** oom_badness is what a process has in memory; the killed one is no failure of its line. */
+  *#killLargest(): Kthread<boolean> {
+    let victim: [string, UserMemory] | null = null;
+    for (const one of this.#processes) {
+      if (!victim || one[1].pageCount > victim[1].pageCount) victim = one;
+    }
+    if (!victim) return false;
+    const [name, memory] = victim;
+    this.#processes.delete(name);
+    memory.isKilled = true;
+    yield* memory.exit();
+    return true;
   }
 
   #of(name: string): UserMemory {

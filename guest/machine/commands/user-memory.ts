@@ -16,6 +16,8 @@ const Pte = { PRESENT: 1, MIGRATION: 2 } as const;
 export class UserMemory implements Mapping {
   readonly cacheReferences: 0 | 1;
   readonly migratesDirty = true;
+  /** By the OOM killer: it must not get more. */
+  isKilled = false;
   readonly #system: System;
   readonly #number: number;
   /** Page of each index, its entry, what was written to it, and references of pins. */
@@ -71,8 +73,9 @@ export class UserMemory implements Mapping {
     }
   }
 
-  /** exit_mmap: unmaps everything. What is pinned or isolated outlives it. */
+  /** exit_mmap: ends its pins and unmaps everything. What is isolated outlives it. */
   *exit(): Kthread {
+    this.unpinAll();
     const { mm, folios } = this.#system;
     const { pages } = mm;
     for (let index = 0; index < this.#pfns.length; index++) {
@@ -140,4 +143,3 @@ export class UserMemory implements Mapping {
     return problems;
   }
 }
-

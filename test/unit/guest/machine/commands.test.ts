@@ -1,0 +1,123 @@
+/** Commands of the guest's console on a real kernel: what they refuse, what they leave behind. */
+import { describe, expect, test } from 'vitest';
+import { PageOwner } from '../../../../guest/mm/index.ts';
+import { inProcess } from '../../../support/in-process.ts';
+
+/** 64 MiB, booted; a line runs until nothing is pending. */
+async function machine() {
+  const { guest, hypervisor } = await inProcess();
+  await hypervisor.runUntil(1e8);
+  const enter = async (line: string): Promise<string | undefined> => {
+    hypervisor.console(line);
+    for (;;) {
+      const { pending, lines } = await hypervisor.readConsole();
+      if (pending === 0) return lines[0];
+      await hypervisor.runUntil(hypervisor.vmm.now + 1e7);
+    }
+  };
+  return { guest, hypervisor, enter, counters: () => guest.statistics() };
+}
+
+describe('a command refuses', () => {
+  test.each([
+    ['process name=vm anonymous=10', 'there is a process vm already'],
+    ['exit name=no', 'there is no process no'],
+    ['pin process=no size=1 by=vfio', 'there is no process no'],
+    ['pin process=vm size=101 by=vfio', 'the process has only 100 pages'],
+    ['pin process=vm size=1 by=magic', 'expected by=vfio|longterm|short, found by=magic'],
+    ['free name=no', 'nothing has the name no'],
+    ['slab name=s size=4', 'expected a new name, found s'],
+    ['slab name=t size=1000000', /^ENOMEM after \d+ of 1000000 blocks$/],
+    ['mapped_driver name=m size=1000000', 'ENOMEM'],
+    ['zspool name=z objects=1 size=5000', 'EINVAL after 0 objects'],
+    ['contig start=16000 size=1000', 'EINVAL: no such frames, or of two zones'],
+    ['soft_offline pages=3 of=balloon', 'only 0 pages of balloon to take offline'],
+    ['compact how=direct', 'expected order=NUMBER, found nothing'],
+  ])('%s: %s', async (line, reason) => {
+    const { enter, hypervisor } = await machine();
+    expect(await enter('process name=vm anonymous=100')).toBeUndefined();
+    expect(await enter('slab name=s size=4')).toBeUndefined();
+    expect(await enter(line)).toEqual(
+      typeof reason === 'string' ? reason : expect.stringMatching(reason),
+    );
+    expect(await hypervisor.verify()).toEqual([]);
+  });
+});
+
+test('what commands take is free again once they have given it back', async () => {
+  const { enter, counters, guest } = await machine();
+  const before = counters()['nr_free_pages'];
+  const lines = [
+    'process name=a anonymous=500',
+    'process name=b shmem=500',
+    'pin process=b size=100 by=vfio',
+    'pin process=b size=50 by=short',
+    'slab name=s size=64 order=2',
+    'fragment name=f size=1000 keep_every=3',
+    'zspool name=z objects=500 size=700 keep_every=2',
+    'mapped_driver name=d size=50 dma=true',
+    'page_tables name=t size=2048',
+    'allocate order=4 count=3',
+    'compact how=manual',
+    'unpin name=b',
+    'exit name=a',
+    'exit name=b',
+    'free name=s',
+    'free name=f',
+    'free name=z',
+    'free name=d',
+    'free name=t',
+    'free_allocated',
+  ];
+  for (const line of lines) expect([line, await enter(line)]).toEqual([line, undefined]);
+  expect(counters()['nr_free_pages']).toBe(before);
+  expect(guest.system.audit()).toEqual([]);
+});
+
+test('memory that is still pinned when its process is gone is freed with it', async () => {
+  const { enter, counters } = await machine();
+  const before = counters()['nr_free_pages'];
+  await enter('process name=b shmem=500');
+  await enter('pin process=b size=500 by=longterm');
+  await enter('exit name=b');
+  expect(counters()['nr_free_pages']).toBe(before);
+});
+
+describe('without memory', () => {
+  test('the largest process is killed, and the line of the others goes on', async () => {
+    const { enter, counters, hypervisor } = await machine();
+    await enter('process name=large anonymous=9000');
+    expect(await enter('process name=small anonymous=8000')).toBeUndefined();
+    expect(counters()['oom_kill']).toBe(1);
+    expect(await enter('exit name=large')).toBe('there is no process large');
+    expect(await enter('exit name=small')).toBeUndefined();
+    expect(await hypervisor.verify()).toEqual([]);
+  });
+
+  test('a process that is the largest itself ends, which is no failure', async () => {
+    const { enter, counters } = await machine();
+    const before = counters()['nr_free_pages'];
+    expect(await enter('process name=huge anonymous=20000')).toBeUndefined();
+    expect([counters()['oom_kill'], counters()['nr_free_pages']]).toEqual([1, before]);
+  });
+});
+
+test('verify finds a page whose content its process did not write', async () => {
+  const { enter, guest, hypervisor } = await machine();
+  await enter('process name=vm anonymous=10');
+  const { pages } = guest.system.mm;
+  guest.system.ram.write(pages.owner.indexOf(PageOwner.ANON));
+  expect(await hypervisor.verify()).toEqual([
+    expect.stringMatching(/^user page \d+ holds \d+, its process wrote \d+$/),
+  ]);
+});
+
+test('verify finds a reference that nobody holds', async () => {
+  const { enter, guest, hypervisor } = await machine();
+  await enter('process name=vm shmem=10');
+  const { pages } = guest.system.mm;
+  pages.refcount[pages.owner.indexOf(PageOwner.FILE)]! += 1;
+  expect(await hypervisor.verify()).toEqual([
+    expect.stringMatching(/^user page \d+ has 1 references more than it should$/),
+  ]);
+});
