@@ -25,10 +25,9 @@ const process = z
     name: name(),
     anonymous: sizePages().optional(),
     shmem: sizePages().optional(),
-    fork: name().optional(),
   })
-  .refine(({ anonymous, shmem, fork }) => [anonymous, shmem, fork].filter(isGiven).length === 1, {
-    message: 'one of anonymous, shmem, fork beside the name',
+  .refine(({ anonymous, shmem }) => (anonymous === undefined) !== (shmem === undefined), {
+    message: 'either anonymous or shmem beside the name',
   });
 
 const compact = z
@@ -45,14 +44,7 @@ const compact = z
 /** Argument of each step, by its name. */
 export const consoleSteps = {
   process,
-  touch: z.strictObject({
-    process: name(),
-    size: sizePages().optional(),
-    write: z.boolean().default(false),
-  }),
   exit: named(),
-  read_file: z.strictObject({ name: name(), size: sizePages() }),
-  write_file: z.strictObject({ name: name(), size: sizePages() }),
   pin: z.strictObject({
     process: name(),
     size: sizePages(),

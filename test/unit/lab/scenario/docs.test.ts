@@ -36,7 +36,9 @@ describe('docs/scenarios.md', () => {
 
 describe('docs/result-format.md', () => {
   test('explains every counter', () => {
-    const names = [...VMSTAT_NAMES, ...MM_COUNTERS].map((name) => name.replace(/_order\d+$/, '_orderN'));
+    const names = [...VMSTAT_NAMES, ...MM_COUNTERS].map((name) =>
+      name.replace(/_order\d+$/, '_orderN'),
+    );
     expect(names.filter((name) => !isNamed(results, name))).toEqual([]);
   });
 });

@@ -138,7 +138,7 @@ const refused: [title: string, line: string, message: string][] = [
   [
     'a process without memory',
     '  - process: { name: vm }',
-    'x.yaml:4: steps[1].process: expected one of anonymous, shmem, fork beside the name, found {"name":"vm"}',
+    'x.yaml:4: steps[1].process: expected either anonymous or shmem beside the name, found {"name":"vm"}',
   ],
   [
     'a key of another step',
@@ -283,7 +283,6 @@ describe('a scenario', () => {
 describe('a step of memory', () => {
   test.each([
     ['process: { name: vm, shmem: 1MiB }', 'process name=vm shmem=256'],
-    ['process: { name: child, fork: vm }', 'process name=child fork=vm'],
     ['exit: vm', 'exit name=vm'],
     ['compact', 'compact how=manual times=1'],
     ['compact: { how: direct, order: 9, times: 3 }', 'compact how=direct order=9 times=3'],
