@@ -1,4 +1,5 @@
-import { type FieldKind, MESSAGES } from './messages.ts';
+import type { FieldKind } from './field-kind.ts';
+import { MESSAGES } from './messages.ts';
 
 /**
  * docs/messages.md, made from the table of messages. `npx vitest run test/unit/protocol -u`

@@ -6,23 +6,7 @@
  * The host is the master: each frame it sends is answered by exactly one frame of the guest.
  * "posted" messages need no reply of their own and travel with the next request.
  */
-
-/** What a field may hold; the bounds are checked before anything looks at the value. */
-export type FieldKind =
-  | 'u8'
-  | 'u16'
-  | 'u32'
-  | 'bool'
-  /** Integer in 0 … 2^53−1: virtual nanoseconds or a guest physical address. */
-  | 'u53'
-  /** At most 4096 characters. */
-  | 'str'
-  /** Bytes; a view of the receive buffer: copy what is kept. */
-  | 'bin'
-  /** Flat list `[name, number, name, number, …]`, at most 512 pairs. */
-  | 'counters'
-  /** At most 256 strings. */
-  | 'lines';
+import type { FieldKind, ValueOf } from './field-kind.ts';
 
 interface Shape {
   readonly id: number;
@@ -390,18 +374,6 @@ export const MESSAGES = {
 } as const satisfies Readonly<Record<string, Shape>>;
 
 export type MessageName = keyof typeof MESSAGES;
-
-interface ValueOf {
-  u8: number;
-  u16: number;
-  u32: number;
-  u53: number;
-  bool: boolean;
-  str: string;
-  bin: Uint8Array;
-  counters: (string | number)[];
-  lines: string[];
-}
 
 /** One message as code sees it: `{name: 'run', until_ns, notify_ns}`. */
 export type Message<N extends MessageName = MessageName> = N extends MessageName

@@ -28,7 +28,6 @@ export const VMSTAT_NAMES = [
   'balloon_deflate',
   'balloon_migrate',
 ] as const;
-export type VmstatName = (typeof VMSTAT_NAMES)[number];
 
 /** MAX_PAGE_ORDER of the guest. */
 export const MAX_ORDER = 10;
@@ -54,4 +53,3 @@ export const MM_COUNTERS = [
 
 /** The counters, and what the laboratory computes of them: successes ÷ attempts since boot. */
 export const MM_FIGURES = [...MM_COUNTERS, ...perOrder('alloc_success_rate')] as const;
-export type MmFigureName = (typeof MM_FIGURES)[number];

@@ -1,5 +1,6 @@
 import { assert, BallastError } from '../../shared/index.ts';
-import { type FieldKind, MESSAGES, type Message, type MessageName } from '../messages.ts';
+import type { FieldKind } from '../field-kind.ts';
+import { MESSAGES, type Message, type MessageName } from '../messages.ts';
 
 /**
  * Messages to and from their positional arrays `[id, field, …]`. Everything here derives from the

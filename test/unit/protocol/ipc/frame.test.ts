@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { Packr, pack } from 'msgpackr';
 import { describe, expect, test } from 'vitest';
-import { type FieldKind, MESSAGES, type Message } from '../../../../protocol/index.ts';
+import type { FieldKind } from '../../../../protocol/field-kind.ts';
+import { MESSAGES, type Message } from '../../../../protocol/index.ts';
 import {
   decodeFrame,
   encodeFrame,
