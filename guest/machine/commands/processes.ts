@@ -68,7 +68,7 @@ export class ProcessCommands {
     const size = args.number('size');
     if (size > memory.pageCount) return `the process has only ${memory.pageCount} pages`;
     for (let index = 0; index < size; index++) {
-      yield* memory.pin(index, kind);
+      if (!(yield* memory.pin(index, kind))) return `page ${index} cannot leave ZONE_MOVABLE`;
       yield* this.#spend(index);
     }
     return null;

@@ -4,7 +4,8 @@
  */
 import type { Pfn } from '../../../shared/index.ts';
 import type { Mapping } from '../../folio/index.ts';
-import { GUP_PIN_COUNTING_BIAS, PageFlag, PageOwner } from '../../mm/index.ts';
+import { MigrateMode } from '../../migrate/index.ts';
+import { Gfp, GUP_PIN_COUNTING_BIAS, PageFlag, PageOwner, ZoneType } from '../../mm/index.ts';
 import type { Kthread } from '../../sched/kthread.ts';
 import type { System } from '../system.ts';
 
@@ -53,13 +54,22 @@ export class UserMemory implements Mapping {
     folios.lruvec.add(pfn);
   }
 
-  /** pin_user_pages, or one more reference if it is `short`. Waits while the page moves. */
-  *pin(index: number, kind: PinKind): Kthread {
-    const { mm, folios } = this.#system;
-    while (this.#ptes[index] !== Pte.PRESENT) yield* folios.locks.waitUnlocked(this.#pfns[index]!);
+  /**
+   * pin_user_pages, or one more reference if it is `short`. Waits while the page moves. False: a
+   * long-term pin, and the page could not be moved out of ZONE_MOVABLE.
+   */
+  *pin(index: number, kind: PinKind): Kthread<boolean> {
+    const { mm } = this.#system;
+    yield* this.#waitPresent(index);
+    if (kind !== 'short' && this.#isInMovableZone(index)) {
+      yield* this.#leaveMovableZone(this.#pfns[index]!);
+      yield* this.#waitPresent(index);
+      if (this.#isInMovableZone(index)) return false;
+    }
     const references = kind === 'short' ? 1 : GUP_PIN_COUNTING_BIAS;
     mm.pages.refcount[this.#pfns[index]!]! += references;
     this.#pins[index]! += references;
+    return true;
   }
 
   unpinAll(): void {
@@ -79,9 +89,7 @@ export class UserMemory implements Mapping {
     const { mm, folios } = this.#system;
     const { pages } = mm;
     for (let index = 0; index < this.#pfns.length; index++) {
-      while (this.#ptes[index] !== Pte.PRESENT) {
-        yield* folios.locks.waitUnlocked(this.#pfns[index]!);
-      }
+      yield* this.#waitPresent(index);
       const pfn = this.#pfns[index]!;
       pages.mapcount[pfn] = 0;
       pages.mapping[pfn] = 0;
@@ -141,5 +149,34 @@ export class UserMemory implements Mapping {
       }
     }
     return problems;
+  }
+
+  /** A fault on a migration entry: until the page has moved. */
+  *#waitPresent(index: number): Kthread {
+    const { locks } = this.#system.folios;
+    while (this.#ptes[index] !== Pte.PRESENT) yield* locks.waitUnlocked(this.#pfns[index]!);
+  }
+
+  #isInMovableZone(index: number): boolean {
+    const zone = this.#system.mm.zones[ZoneType.MOVABLE]!;
+    return this.#pfns[index]! >= zone.startPfn && zone.isPopulated;
+  }
+
+  /** migrate_longterm_unpinnable_folios, for one page. */
+  *#leaveMovableZone(pfn: Pfn): Kthread {
+    const { mm, folios, migration } = this.#system;
+    if (!(yield* migration.isolate(pfn, MigrateMode.SYNC))) return;
+    const isolated = migration.newSet(1);
+    isolated.add(pfn);
+    yield* migration.migrate(isolated, {
+      mode: MigrateMode.SYNC,
+      reason: 'longterm_pin',
+      target: {
+        alloc: (_src, order) => mm.alloc(order, Gfp.GFP_USER),
+        free: (dst) => void folios.put(dst),
+      },
+    });
+    yield* migration.putbackAll(isolated);
+    migration.recycle(isolated);
   }
 }

@@ -1,11 +1,14 @@
 /** Commands of the guest's console on a real kernel: what they refuse, what they leave behind. */
 import { describe, expect, test } from 'vitest';
 import { PageOwner } from '../../../../guest/mm/index.ts';
+import { DEFAULT_KERNEL_OPTIONS, type KernelOptions } from '../../../../protocol/index.ts';
 import { inProcess } from '../../../support/in-process.ts';
 
 /** 64 MiB, booted; a line runs until nothing is pending. */
-async function machine() {
-  const { guest, hypervisor } = await inProcess();
+async function machine(kernel: Partial<KernelOptions> = {}) {
+  const { guest, hypervisor } = await inProcess({
+    guest: { kernel: { ...DEFAULT_KERNEL_OPTIONS, ...kernel } },
+  });
   await hypervisor.runUntil(1e8);
   const enter = async (line: string): Promise<string | undefined> => {
     hypervisor.console(line);
@@ -81,6 +84,44 @@ test('memory that is still pinned when its process is gone is freed with it', as
   await enter('pin process=b size=500 by=longterm');
   await enter('exit name=b');
   expect(counters()['nr_free_pages']).toBe(before);
+});
+
+describe('in ZONE_MOVABLE', () => {
+  const ZONE_START = 12_288;
+  const zone = { movableZonePages: 4096 };
+  const contig = `contig start=${ZONE_START} size=4096`;
+
+  test.each(['list', 'pfn'] as const)(
+    'a long-term pin moves its page out first (%s)',
+    async (movableGeneration) => {
+      const { enter, counters, hypervisor } = await machine({ ...zone, movableGeneration });
+      await enter('process name=vm shmem=6000');
+      expect(await enter('pin process=vm size=6000 by=vfio')).toBeUndefined();
+      // All of the zone but what its watermarks keep free.
+      expect(counters()['pgmigrate_success']).toBeGreaterThan(4000);
+      await enter(contig);
+      expect(counters()).toMatchObject({ contig_success: 1, contig_fail: 0 });
+      expect(await hypervisor.verify()).toEqual([]);
+    },
+  );
+
+  test('a short pin does not, and is in the way', async () => {
+    const { enter, counters } = await machine(zone);
+    await enter('process name=vm shmem=6000');
+    await enter('pin process=vm size=6000 by=short');
+    await enter(contig);
+    expect(counters()).toMatchObject({ contig_success: 0, contig_fail: 1 });
+  });
+
+  test('a long-term pin fails where there is no other memory', async () => {
+    const { enter, hypervisor } = await machine(zone);
+    await enter('process name=vm shmem=4096');
+    await enter('slab name=rest size=10500');
+    expect(await enter('pin process=vm size=4096 by=vfio')).toMatch(
+      /^page \d+ cannot leave ZONE_MOVABLE$/,
+    );
+    expect(await hypervisor.verify()).toEqual([]);
+  });
 });
 
 describe('without memory', () => {
