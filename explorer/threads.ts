@@ -111,11 +111,10 @@ export function* hintMonitor(machine: ExploredMachine, { times }: ThreadOf<'hint
 /** A kernel user of plain pages, which must keep what is written to them. */
 export function* churn(
   machine: ExploredMachine,
-  { cpu, pages, order, keep, afterHint, times }: ThreadOf<'churn'>,
+  { cpu, pages, order, keep, awaits, times }: ThreadOf<'churn'>,
 ): Kthread {
-  const { mm, ram, driver } = machine.system;
+  const { mm, ram } = machine.system;
   const { ghost, scheduler } = machine;
-  const hintBlocks = (): number => driver.hinting?.counters.hint_blocks ?? 0;
   const held: Pfn[] = [];
   const freeOldest = (): void => {
     const pfn = held.shift()!;
@@ -124,8 +123,7 @@ export function* churn(
     mm.free(pfn, order, cpu);
   };
   for (let i = 0; i < times; i++) {
-    const hintedBefore = hintBlocks();
-    if (afterHint) yield scheduler.until(() => hintBlocks() > hintedBefore);
+    if (awaits !== 'nothing') yield scheduler.until(hintOf(machine, awaits, i));
     for (let j = 0; j < pages; j++) {
       const pfn = mm.alloc(order, Gfp.GFP_KERNEL, cpu);
       if (pfn < 0) break;
@@ -143,6 +141,19 @@ export function* churn(
   machine.atEnd.push(() => {
     while (held.length > 0) freeOldest();
   });
+}
+
+/** Another hint since now; or any, in a round after the `roundsBefore` first ones. */
+function hintOf(
+  { system }: ExploredMachine,
+  awaits: 'hint' | 'round',
+  roundsBefore: number,
+): () => boolean {
+  const counters = system.driver.hinting?.counters;
+  if (!counters) return () => false;
+  const { hint_blocks: blocksBefore } = counters;
+  if (awaits === 'hint') return () => counters.hint_blocks > blocksBefore;
+  return () => counters.hint_blocks > blocksBefore && counters.hint_rounds > roundsBefore;
 }
 
 /** Reclaim, as the shrinker of held blocks sees it. */

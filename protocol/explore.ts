@@ -20,6 +20,8 @@ export type PageUser = (typeof PAGE_USERS)[number];
 export const COMPACT_MODES = ['async', 'sync_light', 'sync'] as const;
 export const AFTER_ISOLATION = ['migrate', 'putback', 'either'] as const;
 
+export const AWAITED = ['nothing', 'hint', 'round'] as const;
+
 /** One thread of a scenario; `times`: how often it does what it does. */
 export type ExploreThread =
   /** The monitor raises or lowers the balloon's target. */
@@ -58,8 +60,8 @@ export type ExploreThread =
       readonly order: number;
       /** What it allocates last it keeps until all threads are done. */
       readonly keep: boolean;
-      /** Each time it first waits for another hint. */
-      readonly afterHint: boolean;
+      /** Each time it first waits for another hint, or for one of another round. */
+      readonly awaits: (typeof AWAITED)[number];
       readonly times: number;
     }
   /** The host asks for rounds of hinting, without a migration. */

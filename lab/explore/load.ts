@@ -63,12 +63,8 @@ function complete(file: ExploreFile, defaultName: string): ExploreScenario {
 }
 
 function completeThread(thread: ThreadFile): ExploreThread[] {
-  const { hint, migrate, churn, ...others } = thread;
+  const { hint, migrate, ...others } = thread;
   if (hint) return hint.rounds > 0 ? [{ kind: 'hint', times: hint.rounds }] : [];
-  if (churn) {
-    const { after_hint: afterHint, ...options } = churn;
-    return [{ kind: 'churn', afterHint, ...options }];
-  }
   if (migrate) return [{ kind: 'migrate', clearLog: migrate.clear_log }];
   // The file has one key, and the names of its options are those of the thread.
   const [entry] = Object.entries(others).filter(([, options]) => options !== undefined);

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import {
   AFTER_ISOLATION,
+  AWAITED,
   COMPACT_MODES,
   MOVABLE_GENERATIONS,
   type MovableGenerationName,
@@ -55,7 +56,7 @@ const threadKinds = {
     pages,
     order: z.int().min(0).max(10).default(0),
     keep: z.boolean().default(false),
-    after_hint: z.boolean().default(false),
+    awaits: z.enum(AWAITED).default('nothing'),
     times,
   }),
   hint: z.strictObject({
