@@ -9,6 +9,7 @@ import {
   PAGE_ALLOC_COSTLY_ORDER,
   PAGEBLOCK_NR_PAGES,
   PAGEBLOCK_ORDER,
+  PageFlag,
 } from '../mm/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import type { CompactContext } from './compact-context.ts';
@@ -61,7 +62,8 @@ export class SourceChooser {
   #isSuitableSource(cc: CompactControl, pfn: Pfn, type: MigrateType): boolean {
     const { flags, order } = this.#context.folios.pages;
     const block = blockStart(pfn);
-    if (flags[block] !== 0 && order[block]! >= PAGEBLOCK_ORDER) return false;
+    const isCompound = (flags[block]! & PageFlag.ALLOCATED) !== 0;
+    if (isCompound && order[block]! >= PAGEBLOCK_ORDER) return false;
     if (cc.mode !== MigrateMode.ASYNC || !cc.direct) return true;
     if (cc.migratetype !== MigrateType.MOVABLE) return type === cc.migratetype;
     return type === MigrateType.MOVABLE || type === MigrateType.CMA;
