@@ -286,7 +286,9 @@ function describeKick({ queue, heads, in_gpa, in_bytes }: Message<'avail'>): str
   const gpas = toFloat64(in_gpa)!;
   const sizes = toUint32(in_bytes)!;
   const blocks = Array.from(gpas, (gpa, i) => `${gpaToPfn(gpa)}+${sizes[i]! / PAGE_SIZE_BYTES}`);
-  const what = blocks.length > 0 ? blocks.join(' ') : `${heads.length / 2} buffers`;
+  const buffers = heads.length / 2;
+  const counted = buffers === 1 ? 'a buffer' : `${buffers} buffers`;
+  const what = blocks.length > 0 ? blocks.join(' ') : counted;
   return `kick ${QUEUE_NAMES[queue]}: ${what}`;
 }
 

@@ -5,7 +5,7 @@ import { PLANT_HOMES } from '../explore/homes.ts';
 import { loadExploration } from '../explore/load.ts';
 import { grouped, renderExploration } from '../explore/report.ts';
 import { EXPLORE_GUIDE } from './guide.ts';
-import { defaultJobs, parseJobs, parseSeed } from './options.ts';
+import { collect, defaultJobs, parseJobs, parseSeed } from './options.ts';
 import { print } from './output.ts';
 import { ProgressDisplay } from './progress.ts';
 
@@ -22,6 +22,7 @@ interface ExploreFlags {
   readonly seed?: number;
   readonly plant?: PlantName;
   readonly jobs?: number;
+  readonly set?: string[];
   readonly listPlants?: boolean;
 }
 
@@ -38,6 +39,11 @@ export function addExploreCommand(program: Command, done: (status: number) => vo
     .option('--seed <k>', 'the same', parseSeed)
     .option('--plant <name>', 'switch a planted bug on', parsePlant)
     .option('--list-plants', 'print the names of the planted bugs')
+    .option(
+      '--set <key=value>',
+      'override a key of the scenario, e.g. generation=pfn; repeatable',
+      collect,
+    )
     .option('--jobs <n>', 'processes (default: one per core)', parseJobs)
     .addHelpText('after', EXPLORE_GUIDE)
     .action(async (argument: string | undefined, flags: ExploreFlags) => {
@@ -50,7 +56,7 @@ async function runExploration(argument: string | undefined, flags: ExploreFlags)
   const plant = flags.plant ?? null;
   const name = argument ?? (plant === null ? DEFAULT_SCENARIO : PLANT_HOMES[plant]);
   const firstSeed = firstSeedOf(flags);
-  const scenario = await loadExploration(name);
+  const scenario = await loadExploration(name, flags.set);
   const progress = new ProgressDisplay();
   let result: ExplorationResult;
   try {
@@ -72,15 +78,22 @@ async function runExploration(argument: string | undefined, flags: ExploreFlags)
   } finally {
     progress.stop();
   }
-  print(renderExploration(result, repeatCommand(name, plant, result)));
+  print(renderExploration(result, repeatCommand(name, flags, result)));
   return result.violation === null ? ExitStatus.OK : ExitStatus.EXPECTATION_FAILED;
 }
 
-function repeatCommand(name: string, plant: PlantName | null, result: ExplorationResult): string {
+function repeatCommand(name: string, flags: ExploreFlags, result: ExplorationResult): string {
   const seed = result.violation?.violation.seed ?? 0;
-  const switches = plant === null ? '' : ` --plant ${plant}`;
-  const scenario = /^[\w./-]+$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`;
-  return `ballast explore ${scenario}${switches} --first-seed ${seed} --seeds 1`;
+  const words = ['ballast', 'explore', name];
+  if (flags.plant) words.push('--plant', flags.plant);
+  for (const override of flags.set ?? []) words.push('--set', override);
+  words.push('--first-seed', String(seed), '--seeds', '1');
+  return words.map(quoted).join(' ');
+}
+
+/** As a shell reads it back. */
+function quoted(word: string): string {
+  return /^[\w.,:=/+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
 function firstSeedOf({ firstSeed, seed, seeds }: ExploreFlags): number {

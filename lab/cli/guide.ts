@@ -65,6 +65,7 @@ Examples:
   $ ballast explore mixed --seeds 100000
   $ ballast explore hinting --first-seed 5000 --seeds 5000
   $ ballast explore --plant late-hint-accepted         a planted bug, in the scenario that finds it
+  $ ballast explore isolate --set generation=pfn       the other design of movable pages
   $ ballast explore --list-plants
 
 Of a violation it prints the seed, the shortest schedule that it could reduce it to (a line for each

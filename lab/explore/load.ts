@@ -3,25 +3,33 @@ import { basename, extname, resolve } from 'node:path';
 import type { ExploreScenario, ExploreThread } from '../../protocol/index.ts';
 import { BallastError } from '../../shared/index.ts';
 import { packageRoot } from '../machine/paths.ts';
+import { parseOverride } from '../scenario/load.ts';
 import { type Problem, ScenarioSource } from '../scenario/source.ts';
 import { type ExploreFile, exploreSchema, PAGEBLOCK_PAGES, type ThreadFile } from './schema.ts';
 
 /** Finds, reads, checks and completes a scenario of the explorer. */
 
 /**
- * `argument` is a file or the name of one in scenarios/explore/.
+ * `argument` is a file or the name of one in scenarios/explore/; overrides are `key.path=value`.
  * @throws BallastError BAD_INPUT, FILE_MISSING: one line per problem.
  */
-export async function loadExploration(argument: string): Promise<ExploreScenario> {
+export async function loadExploration(
+  argument: string,
+  overrides: readonly string[] = [],
+): Promise<ExploreScenario> {
   const path = await findScenario(argument);
-  return parseExploration(path, await readFile(path, 'utf8'));
+  return parseExploration(path, await readFile(path, 'utf8'), overrides);
 }
 
 /** Checks and completes the text of a scenario; `file` names it in messages. */
-export function parseExploration(file: string, text: string): ExploreScenario {
+export function parseExploration(
+  file: string,
+  text: string,
+  overrides: readonly string[] = [],
+): ExploreScenario {
   const working = `${process.cwd()}/`;
   const shownFile = file.startsWith(working) ? file.slice(working.length) : file;
-  const source: ScenarioSource = new ScenarioSource(shownFile, text);
+  const source: ScenarioSource = new ScenarioSource(shownFile, text, overrides.map(parseOverride));
   const parsed = exploreSchema.safeParse(source.data);
   if (!parsed.success) source.fail(source.problemsOf(parsed.error, exploreSchema));
   const problems = contradictions(parsed.data);

@@ -39,6 +39,7 @@ test('finds nothing where nothing is planted: status 0', async () => {
 
 test('finds a planted bug, whatever the number of processes, and its command repeats it: status 1', async () => {
   const plant = ['explore', '--plant', 'dirty-log-cleared-at-hint', '--seeds', '2000'];
+  plant.push('--set', 'generation=pfn');
   const [one, two] = await Promise.all([
     ballast(...plant, '--jobs', '1'),
     ballast(...plant, '--jobs', '2'),
@@ -55,6 +56,7 @@ test('finds a planted bug, whatever the number of processes, and its command rep
 test.each([
   [['--plant', 'nothing'], 'Expected one of hwpoison-on-failure,'],
   [['no-such-scenario'], 'no-such-scenario: expected a scenario of the explorer'],
+  [['--set', 'generation=old'], '--set generation=old: generation: expected one of list, pfn'],
   [['--seeds', 'many'], 'Expected a whole number above 0, found "many"'],
   [['--seed', '1', '--first-seed', '2'], '--seed and --first-seed are the same'],
   [['--first-seed', '4294967295'], 'expected seeds below 2^32'],
