@@ -1,7 +1,5 @@
 /** migrate_pages in both shapes: pages of a driver that answers at once, and LRU pages. */
 import { Folios, type Mapping } from '../guest/folio/index.ts';
-import type { Kernel } from '../guest/kernel/kernel.ts';
-import { Ram } from '../guest/machine/ram.ts';
 import {
   ListGeneration,
   MigrateMode,
@@ -13,7 +11,8 @@ import {
 } from '../guest/migrate/index.ts';
 import { Gfp, PageAllocator, PageOwner, type Pages } from '../guest/mm/index.ts';
 import type { Kthread } from '../guest/sched/kthread.ts';
-import { assert, Bitmap, DEFAULT_COSTS, Errno, NO_PLANTS } from '../shared/index.ts';
+import { assert, Bitmap, Errno } from '../shared/index.ts';
+import { bareKernel, finish } from './bare-kernel.ts';
 import { type Bench, type Figure, sample } from './figure.ts';
 
 /** 1 GiB. */
@@ -64,7 +63,7 @@ class BenchMachine {
     this.#mm = mm;
     const folios = new Folios(mm);
     this.#folios = folios;
-    const kernel = kernelOf(mm);
+    const kernel = bareKernel(mm);
     this.#generation =
       shape === 'list' ? new ListGeneration(kernel, folios) : new PfnGeneration(kernel, folios);
     this.#migration = new PageMigration(kernel, folios, this.#generation);
@@ -181,30 +180,5 @@ class LinearMapping implements Mapping {
 
   tryToDrop(): boolean {
     return false;
-  }
-}
-
-function kernelOf(mm: PageAllocator): Kernel {
-  return {
-    now: 0,
-    costs: DEFAULT_COSTS,
-    log: { add() {} },
-    mm,
-    ram: new Ram(RAM_PAGES),
-    plants: NO_PLANTS,
-    tracer: null,
-    isExplored: false,
-    spawn() {},
-    post() {},
-    notify() {},
-  };
-}
-
-/** Runs a thread to its end; what it charges takes no time. */
-function finish<T>(thread: Kthread<T>): T {
-  for (;;) {
-    const { value, done } = thread.next();
-    if (done) return value;
-    assert(value.kind === 'cpu' || value.kind === 'preempt', 'nothing has to be waited for');
   }
 }
