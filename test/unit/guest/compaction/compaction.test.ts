@@ -90,11 +90,49 @@ describe('a run', () => {
     expect([cc.migratePfn, machine.mm.vmstat.pgmigrate_success]).toEqual([1024, 256]);
   });
 
-  test('ends in the middle of memory for a block that can be stolen from another type', () => {
+  test('finishes its pageblock, whatever the order, and takes what other types can give', () => {
     const machine = machineOf(alternating('file'));
-    const { go, zone } = runOf(machine, { order: 5, ...light, gfp: Gfp.GFP_KERNEL });
+    const { go } = runOf(machine, { order: 5, ...light, gfp: Gfp.GFP_KERNEL });
+    const { cc, result } = go();
+    expect([result, cc.migratePfn]).toEqual([CompactResult.SUCCESS, 1024]);
+    expect(machine.mm.vmstat.pgmigrate_success).toBe(256);
+  });
+
+  test('leaves alone free blocks of the size that it is for', () => {
+    const machine = machineOf((pfn) => (pfn < LAST_BLOCK ? alternating('file')(pfn) : 'free'));
+    const { go } = runOf(machine, { order: -1, mode: MigrateMode.SYNC, wholeZone: true });
+    go();
+    const moved = machine.movable.filter((pfn) => machine.whereIs(pfn) !== pfn);
+    expect(moved.length).toBeGreaterThan(0);
+    expect(moved.filter((pfn) => machine.whereIs(pfn) >= LAST_BLOCK)).toEqual([]);
+  });
+
+  test('has its targets in blocks without a skip bit', () => {
+    const machine = machineOf(alternating('file'));
+    // Its free pages are on lists that the fast search does not look at.
+    for (let block = 4; block < 8; block++) machine.mm.setMigratetype(block, MigrateType.CMA);
+    const { go, context } = runOf(machine, { order: 9, ...light });
+    context.skip.set(LAST_BLOCK);
     expect(go().result).toBe(CompactResult.SUCCESS);
-    expect(zone.nrFree.slice(5).some((count) => count > 0)).toBe(true);
+    const targets = machine.movable.map((pfn) => machine.whereIs(pfn)).filter((pfn) => pfn % 2 > 0);
+    expect(new Set(targets.map((pfn) => pfn >>> 9))).toEqual(new Set([6]));
+  });
+
+  test('does not move pages within their pageblock', () => {
+    const machine = machineOf((pfn) => (pfn < 1024 ? alternating('file')(pfn) : 'kernel'));
+    runOf(machine, { order: -1, mode: MigrateMode.SYNC, wholeZone: true }).go();
+    expect(machine.movable.filter((pfn) => machine.whereIs(pfn) !== pfn)).toEqual([]);
+  });
+
+  test('does not follow the free lists to the same block for ever', () => {
+    // Half of the block is free in one piece, and its few pages have no skip bit of their own.
+    const machine = machineOf((pfn) => {
+      if (pfn >= 1024 && pfn < 1536) return pfn < 1280 ? 'free' : pfn < 1290 ? 'busy' : 'kernel';
+      return pfn % 2 === 0 ? 'kernel' : 'free';
+    });
+    expect(runOf(machine, { order: 9, ...light }).go().result).toBe(CompactResult.COMPLETE);
+    // Once it was led there, once it came by.
+    expect(machine.mm.vmstat.pgmigrate_fail).toBe(20);
   });
 
   test.each([
@@ -173,6 +211,19 @@ describe('a run', () => {
     expect(machine.audit()).toEqual([]);
   });
 
+  test('leaves the free cursor where it gave back targets', () => {
+    const machine = machineOf((pfn) => {
+      if (pfn >= 3840 || (pfn >= 1024 && pfn < 3072 && pfn % 2 > 0)) return 'free';
+      return pfn >= 512 && pfn < 1024 ? (pfn < 612 ? 'driver' : 'free') : 'kernel';
+    });
+    machine.mm.setMigratetype(7, MigrateType.CMA);
+    for (let block = 2; block < 6; block++) machine.mm.setMigratetype(block, MigrateType.UNMOVABLE);
+    const { go, state } = runOf(machine, { order: 9, ...light });
+    expect(go().result).toBe(CompactResult.SUCCESS);
+    expect(machine.mm.vmstat.pgmigrate_success).toBe(100);
+    expect(state.cachedFreePfn).toBe(LAST_BLOCK);
+  });
+
   test('restarts after the longest deferral with clear skip bits', () => {
     const machine = machineOf(scattered);
     const { go, context, state } = runOf(machine, { order: 9, ...light });
@@ -231,6 +282,18 @@ describe('direct compaction', () => {
     expect(counts).toEqual([1, 1, 2, 2, 2, 2, 3, 3]);
     machine.tryToCompact(9, SYNC_FULL);
     expect(stalls()).toBe(4);
+  });
+
+  test('is no longer deferred once its block was there', () => {
+    const machine = machineOf(alternating('kernel'));
+    for (let i = 0; i < 4; i++) machine.tryToCompact(9, SYNC_LIGHT);
+    const stalls = machine.mm.vmstat.compact_stall;
+    for (let pfn = 512; pfn < 1536; pfn += 2) machine.mm.free(pfn, 0);
+    machine.mm.drainPcp(0);
+    expect(machine.tryToCompact(9, SYNC_FULL)).toBe(true);
+    for (let i = 0; i < 2; i++) expect(machine.mm.alloc(9, Gfp.GFP_KERNEL)).toBeGreaterThan(0);
+    machine.tryToCompact(9, SYNC_LIGHT);
+    expect(machine.mm.vmstat.compact_stall).toBe(stalls + 2);
   });
 
   test('in full ignores skip bits and fills blocks of any type', () => {

@@ -101,14 +101,35 @@ describe('woken', () => {
   });
 
   test('does what was asked for while it was at work', () => {
-    const { machine, kcompactd, runUntil } = busyNode();
+    // The first pageblock gives blocks of 128 KiB, but no huge page.
+    const { machine, kcompactd, runUntil } = machineOf((pfn) => {
+      if (pfn === 1000) return 'kernel';
+      return pfn % 2 === 0 ? 'file' : 'free';
+    }, 4096);
     runUntil(10);
     kcompactd.wake(5, ZoneType.NORMAL);
     runUntil(11);
     kcompactd.wake(9, ZoneType.NORMAL);
     expect(machine.mm.vmstat.compact_daemon_wake).toBe(1);
     runUntil(400);
+    expect(machine.mm.vmstat.compact_daemon_wake).toBe(2);
     expect(machine.mm.zones[0]!.nrFree[9]).toBeGreaterThan(0);
+  });
+
+  test('sleeps its full time afterwards', () => {
+    const { kcompactd, runUntil, machine } = machineOf(
+      (pfn) => (pfn % 2 === 0 ? 'kernel' : 'free'),
+      4096,
+    );
+    runUntil(300);
+    kcompactd.wake(9, ZoneType.NORMAL);
+    runUntil(310);
+    const { vmstat } = machine.mm;
+    const afterWork = vmstat.compact_daemon_migrate_scanned;
+    runUntil(790);
+    expect(vmstat.compact_daemon_migrate_scanned).toBe(afterWork);
+    runUntil(820);
+    expect(vmstat.compact_daemon_migrate_scanned).toBeGreaterThan(afterWork);
   });
 
   test('defers what has failed', () => {
