@@ -40,6 +40,16 @@ export class Folios {
     else this.mm.free(pfn, pages.order[pfn]!, cpu);
   }
 
+  /** folio_mark_accessed: two uses make an inactive page active. */
+  markAccessed(pfn: Pfn): void {
+    const { pages } = this;
+    if (pages.testAndSet(pfn, PageFlag.REFERENCED)) return;
+    if (pages.hasFlag(pfn, PageFlag.ACTIVE) || !pages.hasFlag(pfn, PageFlag.LRU)) return;
+    pages.clearFlag(pfn, PageFlag.REFERENCED);
+    this.lruvec.setActive(pfn, true);
+    this.mm.vmstat.pgactivate++;
+  }
+
   /** folio_putback_lru: an isolated page goes back to its list, and the isolation's reference is dropped. */
   putbackLru(pfn: Pfn): void {
     this.lruvec.uncountIsolated(pfn);

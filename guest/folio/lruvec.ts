@@ -38,8 +38,7 @@ export class Lruvec {
     const pages = this.#pages;
     if (pages.hasFlag(pfn, PageFlag.UNEVICTABLE)) return LruList.UNEVICTABLE;
     const isActive = pages.hasFlag(pfn, PageFlag.ACTIVE) ? 1 : 0;
-    const isFile = pages.owner[pfn] === PageOwner.ANON ? 0 : 2;
-    return (isFile + isActive) as LruList;
+    return ((this.#isSwapBacked(pfn) ? 0 : 2) + isActive) as LruList;
   }
 
   /** folio_add_lru: at the head, which is the youngest place. */
@@ -49,6 +48,20 @@ export class Lruvec {
     const list = this.listOf(pfn);
     this.#pages.link(this.#heads[list]!, pfn, false);
     this.nrPages[list]! += 1 << this.#pages.order[pfn]!;
+  }
+
+  /** folio_activate, folio_deactivate: a page on a list moves to the head of the other one. */
+  setActive(pfn: Pfn, isActive: boolean): void {
+    this.remove(pfn);
+    if (isActive) this.#pages.setFlag(pfn, PageFlag.ACTIVE);
+    else this.#pages.clearFlag(pfn, PageFlag.ACTIVE);
+    this.add(pfn);
+  }
+
+  /** A page on a list becomes its youngest (`toTail` false) or its oldest. */
+  rotate(pfn: Pfn, toTail: boolean): void {
+    this.#pages.unlink(pfn);
+    this.#pages.link(this.#heads[this.listOf(pfn)]!, pfn, toTail);
   }
 
   /** Takes a page off its list: its last reference is gone, or its list is to change. */
@@ -93,7 +106,13 @@ export class Lruvec {
 
   #countIsolated(pfn: Pfn, sign: 1 | -1): void {
     const pageCount = sign * (1 << this.#pages.order[pfn]!);
-    if (this.#pages.owner[pfn] === PageOwner.ANON) this.isolatedAnonPages += pageCount;
+    if (this.#isSwapBacked(pfn)) this.isolatedAnonPages += pageCount;
     else this.isolatedFilePages += pageCount;
+  }
+
+  /** The opposite of folio_is_file_lru: only swapping could reclaim it. */
+  #isSwapBacked(pfn: Pfn): boolean {
+    const owner = this.#pages.owner[pfn];
+    return owner === PageOwner.ANON || owner === PageOwner.SHMEM;
   }
 }

@@ -19,6 +19,10 @@ export interface Mapping {
    * the object and the caller (one reference) uses it. False: nothing was changed.
    */
   tryToDrop(pfn: Pfn, index: number): boolean;
+  /** folio_referenced: entries through which the page was used since it was last asked. */
+  referenced?(pfn: Pfn, index: number): number;
+  /** writepage for reclaim: begins to write the locked, dirty page. False: it cannot be written. */
+  writepage?(pfn: Pfn, index: number): boolean;
 }
 
 const MAPPINGS_MAX = 255;

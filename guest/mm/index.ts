@@ -4,6 +4,7 @@ export * from './free-page-iterator.ts';
 export { Gfp, type GfpMask, gfpFromText, highestZoneOf, migratetypeOf } from './gfp.ts';
 export { isMergeable, MigrateType } from './migratetype.ts';
 export * from './page-allocator.ts';
+export type { PageAllocatorHooks, PageAllocatorOptions } from './page-allocator-options.ts';
 export {
   GUP_PIN_COUNTING_BIAS,
   MAPPING_INDEX_MAX,

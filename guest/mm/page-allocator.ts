@@ -10,6 +10,7 @@ import { reserveHighatomic, unreserveHighatomic } from './fallback.ts';
 import type { FreeLists } from './free-lists.ts';
 import { Gfp, type GfpMask, highestZoneOf, migratetypeOf } from './gfp.ts';
 import { isMergeable, MigrateType } from './migratetype.ts';
+import type { PageAllocatorHooks, PageAllocatorOptions } from './page-allocator-options.ts';
 import { auditPages } from './page-audit.ts';
 import {
   MAX_PAGE_ORDER,
@@ -33,23 +34,6 @@ import {
   type Zone,
 } from './zone.ts';
 import { MAX_NR_ZONES, ZoneType } from './zone-type.ts';
-
-export interface PageAllocatorOptions {
-  readonly ramPages: number;
-  readonly vcpus: number;
-  readonly mm: MmOptions;
-  /** Size of ZONE_MOVABLE; default 0. */
-  readonly movablePages?: number;
-  /** vm.min_free_kbytes; default: what Linux computes from the memory size. */
-  readonly minFreeKbytes?: number;
-}
-
-export interface PageAllocatorHooks {
-  /** Page contents become zero, or the poison pattern. */
-  clearPages(pfn: Pfn, pageCount: number, pattern: 'zero' | 'poison'): void;
-  /** Direct reclaim: tries to free memory; returns the pages it freed. None: nothing can be reclaimed. */
-  reclaim?(order: number, gfp: GfpMask): number;
-}
 
 export class PageAllocator {
   readonly pages: Pages;
@@ -219,6 +203,12 @@ export class PageAllocator {
     for (let cpu = 0; cpu < this.#vcpus; cpu++) this.pcp.drain(cpu);
   }
 
+  /** Free pages may be pinned to per-CPU lists or to the atomic reserve: the last resort. */
+  drainForReclaim(migratetype: MigrateType): void {
+    for (const zone of this.zones) unreserveHighatomic(this.buddy, zone, migratetype);
+    this.drainAllPcp();
+  }
+
   /** On a buddy or a per-CPU list. */
   isFree(pfn: Pfn): boolean {
     return this.pages.isFree(pfn);
@@ -322,7 +312,10 @@ export class PageAllocator {
     highest: ZoneType,
     cpu: number,
   ): Pfn {
-    if ((gfp & Gfp.__GFP_KSWAPD_RECLAIM) !== 0) this.vmstat.kswapd_wakeups++;
+    if ((gfp & Gfp.__GFP_KSWAPD_RECLAIM) !== 0) {
+      this.vmstat.kswapd_wakeups++;
+      this.#hooks.wakeKswapd?.(order, highest);
+    }
     let flags: number = AllocFlag.WMARK_MIN;
     if (migratetype === MigrateType.MOVABLE) flags |= AllocFlag.CMA;
     if ((gfp & Gfp.__GFP_HIGH) !== 0) flags |= AllocFlag.HIGH;
@@ -337,9 +330,7 @@ export class PageAllocator {
     if (pfn >= 0 || (gfp & Gfp.__GFP_DIRECT_RECLAIM) === 0) return pfn;
     this.vmstat.allocstall++;
     this.#hooks.reclaim?.(order, gfp);
-    // Free pages may be pinned to per-CPU lists or to the atomic reserve: the last resort.
-    for (const zone of this.zones) unreserveHighatomic(this.buddy, zone, migratetype);
-    this.drainAllPcp();
+    this.drainForReclaim(migratetype);
     return this.#fromFreelists(order, migratetype, highest, flags, cpu);
   }
 

@@ -63,7 +63,7 @@ export const PageOwner = {
   HINTING: 5,
   /** Anonymous memory of processes; its `mapping` names an anon_vma. */
   ANON: 6,
-  /** Page cache, shared memory included; its `mapping` names an address_space. */
+  /** Page cache of a file; its `mapping` names an address_space. */
   FILE: 7,
   SLAB: 8,
   /** A leaf page table. */
@@ -78,6 +78,8 @@ export const PageOwner = {
   COMPACTION: 13,
   /** Of a contiguous range that alloc_contig_range gave to somebody. */
   CONTIG: 14,
+  /** Shared memory: page cache that is backed by swap, and so on the anonymous LRU lists. */
+  SHMEM: 15,
 } as const;
 export type PageOwner = (typeof PageOwner)[keyof typeof PageOwner];
 

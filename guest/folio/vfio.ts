@@ -1,0 +1,49 @@
+/**
+ * A VFIO container (linux drivers/vfio/vfio_iommu_type1.c): everything that is mapped for a device
+ * is pinned for as long as the container is open.
+ */
+import { Errno } from '../../shared/index.ts';
+import type { Kthread } from '../sched/kthread.ts';
+import type { Gup, Pinnable } from './gup.ts';
+
+/** VFIO_BATCH_MAX_CAPACITY: page pointers in a page. */
+const BATCH_PAGES = 512;
+
+export class VfioContainer {
+  /** locked_vm */
+  pinnedPages = 0;
+  readonly #gup: Gup;
+  readonly #batches: Int32Array[] = [];
+
+  constructor(gup: Gup) {
+    this.#gup = gup;
+  }
+
+  /** VFIO_IOMMU_MAP_DMA of a range. An error as of `Gup.pinLongterm`: nothing of the range is pinned. */
+  *pinRange(source: Pinnable, start: number, pageCount: number): Kthread<Errno> {
+    const batchesBefore = this.#batches.length;
+    for (let done = 0; done < pageCount; ) {
+      const batch = new Int32Array(Math.min(BATCH_PAGES, pageCount - done));
+      const outcome = yield* this.#gup.pinLongterm(source, start + done, batch);
+      if (outcome !== Errno.OK) {
+        this.#unpinFrom(batchesBefore);
+        return outcome;
+      }
+      this.#batches.push(batch);
+      this.pinnedPages += batch.length;
+      done += batch.length;
+    }
+    return Errno.OK;
+  }
+
+  close(): void {
+    this.#unpinFrom(0);
+  }
+
+  #unpinFrom(first: number): void {
+    for (const batch of this.#batches.splice(first)) {
+      this.#gup.unpin(batch, batch.length);
+      this.pinnedPages -= batch.length;
+    }
+  }
+}
