@@ -7,6 +7,7 @@ import { benchBalloon, benchHints } from './balloon.ts';
 import { benchBitmap } from './bitmap.ts';
 import { benchChannel } from './channel.ts';
 import { benchCompaction } from './compaction.ts';
+import { benchExplorer } from './explorer.ts';
 import { type Bench, type Summary, summarize } from './figure.ts';
 import { benchMachine } from './machine.ts';
 import { benchMigrate } from './migrate.ts';
@@ -22,6 +23,7 @@ const BENCHES: Readonly<Record<string, { readonly run: Bench; readonly about: st
   allocator: { run: benchAllocator, about: 'ns an operation of the page allocator; metadata' },
   migrate: { run: benchMigrate, about: 'pages/s of migrate_pages, in both shapes' },
   compaction: { run: benchCompaction, about: 'page frames/s of the migrate scanner' },
+  explorer: { run: benchExplorer, about: 'schedules/s of the schedule explorer' },
   bitmap: { run: benchBitmap, about: 'kernels over dirty and migration bitmaps' },
   machine: { run: benchMachine, about: 'wall time and peak memory of whole runs on idle-1g' },
 };
