@@ -21,29 +21,24 @@ export class VfioContainer {
 
   /** VFIO_IOMMU_MAP_DMA of a range. An error as of `Gup.pinLongterm`: nothing of the range is pinned. */
   *pinRange(source: Pinnable, start: number, pageCount: number): Kthread<Errno> {
-    const batchesBefore = this.#batches.length;
+    const batches: Int32Array[] = [];
     for (let done = 0; done < pageCount; ) {
       const batch = new Int32Array(Math.min(BATCH_PAGES, pageCount - done));
       const outcome = yield* this.#gup.pinLongterm(source, start + done, batch);
       if (outcome !== Errno.OK) {
-        this.#unpinFrom(batchesBefore);
+        for (const pinned of batches) this.#gup.unpin(pinned, pinned.length);
         return outcome;
       }
-      this.#batches.push(batch);
-      this.pinnedPages += batch.length;
+      batches.push(batch);
       done += batch.length;
     }
+    this.#batches.push(...batches);
+    this.pinnedPages += pageCount;
     return Errno.OK;
   }
 
   close(): void {
-    this.#unpinFrom(0);
-  }
-
-  #unpinFrom(first: number): void {
-    for (const batch of this.#batches.splice(first)) {
-      this.#gup.unpin(batch, batch.length);
-      this.pinnedPages -= batch.length;
-    }
+    for (const batch of this.#batches.splice(0)) this.#gup.unpin(batch, batch.length);
+    this.pinnedPages = 0;
   }
 }
