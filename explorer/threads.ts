@@ -27,7 +27,7 @@ const PRIORITY_OF = {
 const OWNERS_OF: Readonly<Record<PageUser, readonly PageOwner[]>> = {
   balloon: [PageOwner.BALLOON],
   zspool: [PageOwner.ZSMALLOC],
-  process: [PageOwner.ANON],
+  process: [PageOwner.ANON, PageOwner.SHMEM],
   mapped_driver: [PageOwner.DRIVER],
   page_tables: [PageOwner.TABLE],
   any: [
@@ -36,6 +36,7 @@ const OWNERS_OF: Readonly<Record<PageUser, readonly PageOwner[]>> = {
     PageOwner.ANON,
     PageOwner.DRIVER,
     PageOwner.TABLE,
+    PageOwner.SHMEM,
     PageOwner.FILE,
   ],
 };

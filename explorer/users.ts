@@ -3,8 +3,7 @@
  * page tables. Each looks whether it still finds what it stored, wherever its pages are by then.
  */
 
-import { UserMemory } from '../guest/machine/commands/user-memory.ts';
-import { Gfp } from '../guest/mm/index.ts';
+import type { Process } from '../guest/folio/index.ts';
 import { PteBits } from '../guest/movable/index.ts';
 import { type Kthread, preempt } from '../guest/sched/kthread.ts';
 import type { ExploreThread } from '../protocol/index.ts';
@@ -102,7 +101,7 @@ export function* tablesUser(
   }
 }
 
-/** A process that somebody pins for a while: pages on the LRU, which are moved by unmapping them. */
+/** A process that faults its pages in, forks, and is pinned for a while. */
 export function* processUser(
   machine: ExploredMachine,
   { pages, times }: ThreadOf<'process'>,
@@ -111,25 +110,61 @@ export function* processUser(
   const { ghost, system } = machine;
   const prng = machine.seed.split(name);
   for (let i = 0; i < times; i++) {
-    const memory = new UserMemory(system, prng.chance(1, 2) ? 'anonymous' : 'shmem');
-    while (memory.pageCount < pages) {
-      yield PAUSE;
-      const pfn = system.mm.alloc(0, Gfp.GFP_HIGHUSER_MOVABLE);
-      if (pfn < 0) break;
-      memory.add(pfn);
-      ghost.say(`page fault, page ${pfn}`);
+    const title = `${name}.${i}`;
+    const isShared = prng.chance(1, 2);
+    const process = system.users.startProcess({ name: title, anonPages: isShared ? 0 : pages })!;
+    if (isShared) {
+      process.mmap(system.users.createSpace({ name: title, kind: 'shmem', sizePages: pages })!);
     }
-    if (memory.pageCount > 0 && prng.chance(1, 2)) {
-      yield* memory.pin(prng.below(memory.pageCount), 'short');
+    const tags: number[] = [];
+    for (let vpn = 0; vpn < pages; vpn++) {
       yield PAUSE;
-      memory.unpinAll();
+      if ((yield* process.touch(vpn, true)) !== Errno.OK) break;
+      tags.push(system.ram.tags[process.pfnAt(vpn)]!);
+      ghost.say(`page fault, page ${process.pfnAt(vpn)}`);
     }
+    if (prng.chance(1, 2)) yield* forkAndWrite(machine, title, tags.length);
+    if (prng.chance(1, 2)) yield* pinForAWhile(machine, process, tags.length);
     yield PAUSE;
-    const lost = memory.audit().filter((problem) => problem.includes('its process wrote'));
-    if (lost.length > 0) throw new Violation('a user finds what it stored', lost.join('; '));
+    for (const [vpn, tag] of tags.entries()) {
+      // The OOM killer may have come, and a page that moves can wait.
+      if (!process.isAlive || (yield* process.touch(vpn, false)) !== Errno.OK) break;
+      const found = system.ram.tags[process.pfnAt(vpn)]!;
+      if (found !== tag) throw changed(`page ${vpn} of ${title}`, found, tag);
+    }
     ghost.say('exit');
-    yield* memory.exit();
+    system.users.exit(title);
+    if (isShared) yield* system.users.removeSpace(title);
   }
+}
+
+/** A child that writes to what it shares with its parent, and ends. */
+function* forkAndWrite({ ghost, system }: ExploredMachine, parent: string, pages: number): Kthread {
+  const name = `${parent} child`;
+  const child = system.users.fork(parent, name);
+  if (typeof child === 'number') return;
+  ghost.say('fork');
+  // Shared memory stays shared, and its content would change.
+  for (let vpn = 0; vpn < Math.min(pages, child.anonPages); vpn++) {
+    yield PAUSE;
+    if ((yield* child.touch(vpn, true)) === Errno.OK) ghost.say(`copy, page ${child.pfnAt(vpn)}`);
+  }
+  ghost.say('exit of the child');
+  system.users.exit(name);
+}
+
+function* pinForAWhile(
+  { ghost, system }: ExploredMachine,
+  process: Process,
+  pages: number,
+): Kthread {
+  if (pages === 0 || (yield* process.touch(0, false)) !== Errno.OK) return;
+  const pfn = process.pfnAt(0);
+  system.users.gup.get(pfn);
+  ghost.say(`get_page ${pfn}`);
+  yield PAUSE;
+  ghost.say(`put_page ${pfn}`);
+  system.users.gup.put(pfn);
 }
 
 function changed(what: string, found: number, expected: number): Violation {

@@ -67,7 +67,7 @@ export class Guest {
       hints,
       log: this.#log,
       now: () => this.#scheduler.now,
-      audit: () => [...this.system.audit(), ...this.#commands.audit()],
+      audit: () => this.system.audit(),
       statistics: () => this.statistics(),
     });
   }
@@ -130,8 +130,9 @@ export class Guest {
     if (!this.#booted) {
       this.#booted = true;
       this.system.driver.start();
-      const { kcompactd, kernel } = this.system;
+      const { kcompactd, kernel, users } = this.system;
       kernel.spawn('kcompactd0', () => kcompactd.run());
+      users.start();
     }
     const stop = this.#scheduler.run(untilNs, notifyNs);
     const frame: Message[] = [...this.#posted, ...this.system.transport.drainAvail()];

@@ -8,7 +8,7 @@ import type { EventLog, Nanoseconds, Plants } from '../../shared/index.ts';
 import { BalloonDriver } from '../balloon/driver.ts';
 import type { HintingStrategy } from '../balloon/hinting.ts';
 import { Compaction, Kcompactd } from '../compaction/index.ts';
-import { Folios } from '../folio/index.ts';
+import { Folios, type MemoryUsers } from '../folio/index.ts';
 import { createStrategy } from '../hinting/create.ts';
 import { HintRecord } from '../hinting/hint-record.ts';
 import type { Kernel, PageTracer } from '../kernel/kernel.ts';
@@ -23,8 +23,9 @@ import { PageAllocator } from '../mm/index.ts';
 import { MappedDriver, PageTables, Zspool } from '../movable/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import { ChannelTransport } from '../virtio/channel-transport.ts';
+import { memoryUsers, registerHintShrinker } from './memory-management.ts';
 import { POISON_TAG, Ram, ZERO_TAG } from './ram.ts';
-import { SlowPath } from './slow-path.ts';
+import { UserSpace } from './user-space.ts';
 
 /** What drives the kernel's threads. */
 export interface KernelScheduler {
@@ -64,7 +65,8 @@ export class System {
   readonly memoryFailure: MemoryFailure;
   readonly compaction: Compaction;
   readonly kcompactd: Kcompactd;
-  readonly slowPath: SlowPath;
+  readonly users: MemoryUsers;
+  readonly userSpace: UserSpace;
   readonly transport: ChannelTransport;
   readonly strategy: HintingStrategy | null;
   readonly hints: HintRecord;
@@ -87,6 +89,8 @@ export class System {
       {
         clearPages: (pfn, pageCount, pattern) =>
           ram.fill(pfn, pageCount, pattern === 'zero' ? ZERO_TAG : POISON_TAG),
+        reclaim: (order, gfp) => this.users.allocatorHooks.reclaim(order, gfp),
+        wakeKswapd: (order, highest) => this.users.kswapd.wake(order, highest),
       },
     );
     this.mm.freeLists.walk.cursorDangles = runtime.plants.danglingIteratorCursor;
@@ -100,9 +104,11 @@ export class System {
     this.memoryFailure = new MemoryFailure(this.kernel, this.folios, this.migration);
     this.compaction = new Compaction(this.kernel, this.folios, this.migration, config.kernel);
     this.kcompactd = new Kcompactd(this.kernel, this.compaction);
-    this.slowPath = new SlowPath(this.kernel, this.compaction, this.kcompactd);
+    this.users = memoryUsers(this);
+    this.userSpace = new UserSpace(this.users);
     this.transport = new ChannelTransport(this.kernel);
     this.strategy = createStrategy(this.kernel, config);
+    registerHintShrinker(this.users, this.strategy);
     this.hints = new HintRecord(
       (pfn) => this.mm.isFree(pfn) || this.strategy?.holds?.(pfn) === true,
       runtime.isExplored ? EXPLORED_HINT_RANGES : undefined,
@@ -116,7 +122,7 @@ export class System {
       },
       strategy: this.strategy,
       registerOomNotifier: (priority, notify) =>
-        this.slowPath.registerOomNotifier(priority, notify),
+        this.users.oom.registerOomNotifier(priority, notify),
       observers: [this.hints],
     });
   }
@@ -141,6 +147,7 @@ export class System {
   audit(): string[] {
     const problems = [...this.mm.audit(), ...this.driver.audit()];
     for (const user of this.#movableUsers()) problems.push(...user.audit());
+    problems.push(...this.users.audit(), ...this.userSpace.audit());
     return problems;
   }
 
@@ -163,7 +170,6 @@ export class System {
       ...this.transport.counters,
       ...this.memoryFailure.counters,
       ...this.compaction.counters,
-      ...this.slowPath.counters,
       ...Object.assign({}, ...this.#movableUsers().map(({ counters }) => counters)),
       hwpoison_pages: this.folios.poisonedPages,
     };

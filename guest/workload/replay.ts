@@ -220,7 +220,7 @@ export class Replay implements Workload, Mapping {
 
   #addUserPage(pfn: Pfn): void {
     const { pages, lruvec } = this.#folios;
-    pages.setOwner(pfn, PageOwner.FILE);
+    pages.setOwner(pfn, PageOwner.USER);
     pages.setMapping(pfn, this.#number, 0);
     lruvec.add(pfn);
     this.#setUserPage(pfn, true);

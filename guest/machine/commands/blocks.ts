@@ -68,12 +68,12 @@ export class BlockCommands {
   /** What fails is counted, and is no failure of the line. */
   *#allocate(args: CommandLine): Kthread<string | null> {
     const order = args.number('order');
-    const { slowPath, kernel } = this.#system;
+    const { users, kernel } = this.#system;
     const blocks: Blocks = { order, pfns: [] };
     this.#allocated.push(blocks);
     for (let i = args.number('count', 1); i > 0; i--) {
       yield { kind: 'cpu', ns: kernel.costs.allocNs };
-      const pfn = yield* slowPath.allocPages(order, Gfp.GFP_KERNEL, args.cpu);
+      const pfn = yield* users.source.allocPages(order, Gfp.GFP_KERNEL, args.cpu);
       this.#count(`alloc_attempts_order${order}`, 1);
       this.#count(`alloc_success_order${order}`, pfn < 0 ? 0 : 1);
       if (pfn >= 0) blocks.pfns.push(pfn);

@@ -5,13 +5,11 @@ import { BlockCommands } from './blocks.ts';
 import { CompactionCommands } from './compaction.ts';
 import { Held } from './held.ts';
 import { movableCommands } from './movable.ts';
-import { ProcessCommands } from './processes.ts';
+import { processCommands } from './processes.ts';
 import { softOfflineCommand } from './soft-offline.ts';
 
 export interface Commands {
   readonly table: CommandTable;
-  /** Empty when what the commands made is as they left it. */
-  audit(): string[];
   /** Live. */
   readonly counters: readonly Readonly<Record<string, number>>[];
 }
@@ -19,18 +17,16 @@ export interface Commands {
 export function commandsOf(system: System): Commands {
   const held = new Held();
   const blocks = new BlockCommands(system, held);
-  const processes = new ProcessCommands(system);
   const compaction = new CompactionCommands(system);
   return {
     table: {
       ...held.commands,
       ...blocks.commands,
       ...compaction.commands,
-      ...processes.commands,
+      ...processCommands(system.userSpace),
       ...movableCommands(system, held),
       ...softOfflineCommand(system),
     },
-    audit: () => processes.audit(),
     counters: [blocks.counters, compaction.counters],
   };
 }

@@ -8,7 +8,7 @@ import type { System } from '../system.ts';
 
 /** Owners of the pages that `of` names. */
 const OWNERS: Readonly<Record<string, readonly PageOwner[]>> = {
-  process: [PageOwner.ANON, PageOwner.FILE],
+  process: [PageOwner.ANON, PageOwner.SHMEM],
   balloon: [PageOwner.BALLOON],
   zspool: [PageOwner.ZSMALLOC],
   mapped_driver: [PageOwner.DRIVER],
