@@ -37,6 +37,8 @@ export const MOVABLE_GENERATIONS: readonly MovableGenerationName[] = ['list', 'p
 export interface KernelOptions {
   readonly movableGeneration: MovableGenerationName;
   readonly pinCheck: PinCheck;
+  /** vm.compaction_proactiveness, 0 … 100; 0: kcompactd only works for whoever wakes it. */
+  readonly compactionProactiveness: number;
   /** CONFIG_BALLOON_COMPACTION: pages of the balloon are movable. */
   readonly balloonCompaction: boolean;
   /** movablecore=, in pages. */
@@ -46,6 +48,7 @@ export interface KernelOptions {
 export const DEFAULT_KERNEL_OPTIONS: KernelOptions = {
   movableGeneration: 'list',
   pinCheck: 'anonymous',
+  compactionProactiveness: 20,
   balloonCompaction: true,
   movableZonePages: 0,
 };

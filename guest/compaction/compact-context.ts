@@ -8,10 +8,15 @@ import type { Zone } from '../mm/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import { CompactControl, type CompactRequest, ISOLATED_CAPACITY } from './compact-control.ts';
 import { type IsPinned, pinCheckOf } from './pin-check.ts';
+import { scoreMarks } from './suitability.ts';
 import { CompactZoneState, SkipBits } from './zone-state.ts';
+
+const DEFAULT_PROACTIVENESS = 20;
 
 export interface CompactionOptions {
   readonly pinCheck: PinCheck;
+  /** vm.compaction_proactiveness; default 20. */
+  readonly compactionProactiveness?: number;
   /** vm.compact_unevictable_allowed; default true. */
   readonly unevictableAllowed?: boolean;
 }
@@ -22,6 +27,8 @@ export class CompactContext {
   readonly migration: PageMigration;
   readonly unevictableAllowed: boolean;
   readonly isPinned: IsPinned;
+  /** Fragmentation scores between which proactive compaction works. */
+  readonly marks: { readonly low: number; readonly high: number };
   readonly skip: SkipBits;
   readonly #states: readonly CompactZoneState[];
 
@@ -36,6 +43,7 @@ export class CompactContext {
     this.migration = migration;
     this.unevictableAllowed = options.unevictableAllowed ?? true;
     this.isPinned = pinCheckOf(options.pinCheck, folios);
+    this.marks = scoreMarks(options.compactionProactiveness ?? DEFAULT_PROACTIVENESS);
     this.skip = new SkipBits(kernel.mm);
     this.#states = kernel.mm.zones.map((zone) => new CompactZoneState(zone));
   }

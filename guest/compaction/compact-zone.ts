@@ -22,7 +22,7 @@ import type { CompactContext } from './compact-context.ts';
 import { blockStart, type CompactControl, NO_ORDER } from './compact-control.ts';
 import { FreeScanner } from './isolate-freepages.ts';
 import { CompactResult } from './result.ts';
-import { SCORE_LOW, suitOrder } from './suitability.ts';
+import { suitOrder } from './suitability.ts';
 
 /** Freed sources are on the lists of this CPU: page migration frees there. */
 const FREEING_CPU = 0;
@@ -179,7 +179,7 @@ export class ZoneCompactor {
     let result: CompactResult = CompactResult.CONTINUE;
     if (cc.proactive) {
       if (this.isKswapdRunning()) return CompactResult.PARTIAL_SKIPPED;
-      if (fragmentationScore(cc.zone) <= SCORE_LOW) result = CompactResult.SUCCESS;
+      if (fragmentationScore(cc.zone) <= this.#context.marks.low) result = CompactResult.SUCCESS;
     } else if (cc.order === NO_ORDER || cc.migratePfn % PAGEBLOCK_NR_PAGES !== 0) {
       // A pageblock is always finished: half of one is of no use.
       return CompactResult.CONTINUE;

@@ -50,6 +50,11 @@ export class Compaction {
     this.contig = new ContigRanges(this.#context, this.#compactor.scanner);
   }
 
+  /** Above this node score kcompactd works unasked. */
+  get proactiveScore(): number {
+    return this.#context.marks.high;
+  }
+
   /** Proactive compaction gives way while this says true. */
   set isKswapdRunning(isRunning: () => boolean) {
     this.#compactor.isKswapdRunning = isRunning;

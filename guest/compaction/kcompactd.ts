@@ -8,7 +8,6 @@ import type { Kernel } from '../kernel/kernel.ts';
 import { ZoneType } from '../mm/index.ts';
 import { type Kthread, WaitQueue } from '../sched/kthread.ts';
 import type { Compaction } from './compaction.ts';
-import { SCORE_HIGH } from './suitability.ts';
 import { MAX_DEFER_SHIFT } from './zone-state.ts';
 
 /** HPAGE_FRAG_CHECK_INTERVAL_MSEC */
@@ -62,7 +61,7 @@ export class Kcompactd {
   /** False: it ran, and the score is no better. */
   *#compactProactively(): Kthread<boolean> {
     const before = this.#compaction.nodeScore;
-    if (before <= SCORE_HIGH) return true;
+    if (before <= this.#compaction.proactiveScore) return true;
     const { vmstat } = this.#kernel.mm;
     const migratedBefore = vmstat.pgmigrate_success;
     yield* this.#compaction.compactProactively();

@@ -11,9 +11,11 @@ import { CompactResult } from './result.ts';
 
 /** vm.extfrag_threshold: up to here, what is missing is memory and not contiguity. */
 const EXTFRAG_THRESHOLD = 500;
-/** vm.compaction_proactiveness = 20: proactive compaction runs from the high mark down to the low one. */
-export const SCORE_LOW = 80;
-export const SCORE_HIGH = 90;
+/** fragmentation_score_wmark: proactive compaction runs from the high mark down to the low one. */
+export function scoreMarks(proactiveness: number): { readonly low: number; readonly high: number } {
+  const low = Math.max(100 - proactiveness, 5);
+  return { low, high: Math.min(low + Math.min(10, low >> 1), 100) };
+}
 
 /** compact_gap: pages that are isolated as targets while others are not free yet. */
 function compactGap(order: number): number {

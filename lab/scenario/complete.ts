@@ -110,6 +110,7 @@ function kernelOf({ mm }: ScenarioFile): KernelOptions {
   return {
     movableGeneration: mm?.movable_generation ?? otherwise.movableGeneration,
     pinCheck: mm?.pin_check ?? otherwise.pinCheck,
+    compactionProactiveness: mm?.compaction_proactiveness ?? otherwise.compactionProactiveness,
     balloonCompaction: mm?.balloon_compaction ?? otherwise.balloonCompaction,
     movableZonePages: (mm?.movable_zone ?? 0) / PAGE_SIZE_BYTES,
   };

@@ -134,6 +134,7 @@ const machineSections = {
         .enum(MOVABLE_GENERATIONS as readonly [MovableGenerationName, ...MovableGenerationName[]])
         .optional(),
       pin_check: z.enum(PIN_CHECKS as readonly [PinCheck, ...PinCheck[]]).optional(),
+      compaction_proactiveness: z.int().min(0).max(100).optional(),
       balloon_compaction: z.boolean().optional(),
       movable_zone: sizeBytes().optional(),
     })
