@@ -192,7 +192,8 @@ export class Vmscan {
       sc.waiting++;
       return Fate.KEEP;
     }
-    // folio_check_references: used through several entries, or again since the last look.
+    // folio_check_references: used through several entries, or again since the last look. What was
+    // only read goes if it is clean.
     const entries = mapping.referenced?.(pfn, index) ?? 0;
     const wasReferenced = pages.testAndClear(pfn, PageFlag.REFERENCED);
     if (entries > 0) {
@@ -202,7 +203,7 @@ export class Vmscan {
     if (pages.hasFlag(pfn, PageFlag.DIRTY)) {
       // Only kswapd writes: others would each begin a request of their own.
       sc.waiting++;
-      if (sc.by === 'kswapd') mapping.writepage?.(pfn, index);
+      if (sc.by === 'kswapd' && !wasReferenced) mapping.writepage?.(pfn, index);
       return Fate.KEEP;
     }
     return mapping.tryToDrop(pfn, index) ? Fate.RECLAIMED : Fate.KEEP;
