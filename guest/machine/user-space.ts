@@ -27,11 +27,13 @@ export class UserSpace {
     this.#users = users;
   }
 
-  /** A process whose memory is all there from the beginning. EBUSY: the name is in use. */
+  /** A process whose memory is all there from the beginning. */
   *start(name: string, kind: 'anonymous' | 'shmem', size: number, cpu: number): Kthread<Errno> {
     const anonPages = kind === 'anonymous' ? size : 0;
     const process = this.#users.startProcess({ name, anonPages });
-    if (!process) return Errno.EBUSY;
+    if (!process) {
+      throw new BallastError('BAD_INPUT', `there is a process ${name} already`);
+    }
     const shmem = kind === 'shmem' ? this.#createShmem(name, size) : null;
     if (shmem) process.mmap(shmem);
     this.#programs.set(name, { process, shmem, tags: new Uint32Array(size), taken: [] });

@@ -45,6 +45,16 @@ const compact = z
 export const consoleSteps = {
   process,
   exit: named(),
+  fork: z.strictObject({ process: name(), name: name() }),
+  touch: z.strictObject({
+    process: name(),
+    size: sizePages().optional(),
+    access: z.enum(['read', 'write']),
+  }),
+  read_file: z.strictObject({ name: name(), size: sizePages() }),
+  write_file: z.strictObject({ name: name(), size: sizePages() }),
+  sync_file: named(),
+  drop_file: named(),
   pin: z.strictObject({
     process: name(),
     size: sizePages(),

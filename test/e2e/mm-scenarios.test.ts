@@ -5,6 +5,7 @@ import { complaintsOf, runsByVariant } from '../support/scenario-runs.ts';
 test.each([
   ['alloc-contig', 2],
   ['memory-pressure', 2],
+  ['page-cache', 1],
   ['movable-generations', 2],
   ['page-tables', 2],
   ['soft-offline', 2],

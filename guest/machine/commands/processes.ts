@@ -16,6 +16,7 @@ export function processCommands(users: UserSpace): CommandTable {
       // Killed for want of memory: no failure of the line.
       return outcome === Errno.EINTR ? null : failureOf(outcome);
     },
+    // Also of one that the OOM killer has ended: then only its name goes.
     *exit(args) {
       yield* users.exit(args.text('name'), args.cpu);
       return null;
