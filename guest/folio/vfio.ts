@@ -14,30 +14,36 @@ export class VfioContainer {
   pinnedPages = 0;
   readonly #gup: Gup;
   readonly #batches: Int32Array[] = [];
+  #isOpen = true;
 
   constructor(gup: Gup) {
     this.#gup = gup;
   }
 
-  /** VFIO_IOMMU_MAP_DMA of a range. An error as of `Gup.pinLongterm`: nothing of the range is pinned. */
+  /**
+   * VFIO_IOMMU_MAP_DMA of a range. An error, and nothing of the range is pinned: as of
+   * `Gup.pinLongterm`, or ENOENT if the container was closed meanwhile.
+   */
   *pinRange(source: Pinnable, start: number, pageCount: number): Kthread<Errno> {
     const batches: Int32Array[] = [];
     for (let done = 0; done < pageCount; ) {
       const batch = new Int32Array(Math.min(BATCH_PAGES, pageCount - done));
-      const outcome = yield* this.#gup.pinLongterm(source, start + done, batch);
+      let outcome = yield* this.#gup.pinLongterm(source, start + done, batch);
+      if (outcome === Errno.OK) batches.push(batch);
+      if (!this.#isOpen) outcome = Errno.ENOENT;
       if (outcome !== Errno.OK) {
         for (const pinned of batches) this.#gup.unpin(pinned, pinned.length);
         return outcome;
       }
-      batches.push(batch);
       done += batch.length;
     }
-    this.#batches.push(...batches);
+    for (const batch of batches) this.#batches.push(batch);
     this.pinnedPages += pageCount;
     return Errno.OK;
   }
 
   close(): void {
+    this.#isOpen = false;
     for (const batch of this.#batches.splice(0)) this.#gup.unpin(batch, batch.length);
     this.pinnedPages = 0;
   }

@@ -1,9 +1,15 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { AddressSpace, Process } from '../../guest/folio/index.ts';
-import { ZoneType } from '../../guest/mm/index.ts';
+import {
+  ListGeneration,
+  MigrateMode,
+  type MigrateRequest,
+  PageMigration,
+} from '../../guest/migrate/index.ts';
+import { Gfp, ZoneType } from '../../guest/mm/index.ts';
 import type { Kthread } from '../../guest/sched/kthread.ts';
-import { Prng } from '../../shared/index.ts';
+import { Errno, type Pfn, Prng } from '../../shared/index.ts';
 import { Machine } from '../unit/guest/folio/machine.ts';
 
 const KINDS = [
@@ -24,7 +30,12 @@ const KINDS = [
   'slab',
   'freeSlab',
   'reclaim',
+  'migrate',
 ] as const;
+
+/** Together much more than there is memory. */
+const ANON_PAGES = 1200;
+const FILE_PAGES = 500;
 
 interface Operation {
   readonly kind: (typeof KINDS)[number];
@@ -37,8 +48,8 @@ interface Operation {
 const operation: fc.Arbitrary<Operation> = fc.record({
   kind: fc.constantFrom(...KINDS),
   who: fc.nat(7),
-  at: fc.nat(599),
-  count: fc.integer({ min: 1, max: 400 }),
+  at: fc.nat(ANON_PAGES - 1),
+  count: fc.integer({ min: 1, max: 1000 }),
   write: fc.boolean(),
 });
 
@@ -51,17 +62,17 @@ const rounds = fc.array(
   { maxLength: 12 },
 );
 
-const ANON_PAGES = 600;
-const FILE_PAGES = 300;
-
 class World {
   readonly machine = new Machine({ ramPages: 2048, movablePages: 1024 });
   readonly #taken: number[] = [];
   readonly #isolated: number[] = [];
+  readonly #migration: PageMigration;
   #forks = 0;
 
   constructor() {
-    const { users } = this.machine;
+    const { users, kernel, folios } = this.machine;
+    this.#migration = new PageMigration(kernel, folios, new ListGeneration(kernel, folios));
+    users.gup.migrateForPin = (pfns) => this.#migrate(pfns, 'longterm_pin', MigrateMode.SYNC);
     for (const [name, kind] of [
       ['file', 'file'],
       ['other', 'file'],
@@ -101,7 +112,7 @@ class World {
         if (users.processes.size < 2) this.#start(`new ${this.#forks++}`);
         return;
       case 'dontNeed':
-        if (process.isAlive) process.dontNeed(at, count);
+        if (process.isAlive) process.dontNeed(at, Math.min(count, ANON_PAGES - at));
         return;
       case 'read':
         yield* space.read(start, length);
@@ -156,7 +167,38 @@ class World {
         return;
       case 'reclaim':
         users.vmscan.tryToFreeNow(ZoneType.MOVABLE);
+        return;
+      case 'migrate': {
+        const pfns: Pfn[] = [];
+        for (let i = 0; i < op.count; i++) {
+          pfns.push(i % 2 === 0 ? process.pfnAt(op.at + i) : space.pfnAt((op.at + i) % FILE_PAGES));
+        }
+        yield* this.#migrate(pfns, 'compaction', op.write ? MigrateMode.SYNC : MigrateMode.ASYNC);
+      }
     }
+  }
+
+  *#migrate(
+    pfns: readonly Pfn[],
+    reason: MigrateRequest['reason'],
+    mode: MigrateMode,
+  ): Kthread<Errno> {
+    const { machine } = this;
+    const isolated = this.#migration.newSet(pfns.length);
+    for (const pfn of pfns) {
+      if (pfn >= 0 && (yield* this.#migration.isolate(pfn, mode))) isolated.add(pfn);
+    }
+    const left = yield* this.#migration.migrate(isolated, {
+      mode,
+      reason,
+      target: {
+        alloc: (_src, order) => machine.mm.alloc(order, Gfp.GFP_USER),
+        free: (dst) => void machine.folios.put(dst),
+      },
+    });
+    yield* this.#migration.putbackAll(isolated);
+    this.#migration.recycle(isolated);
+    return left === 0 ? Errno.OK : Errno.ENOMEM;
   }
 
   end(): void {
