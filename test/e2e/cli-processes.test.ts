@@ -68,7 +68,9 @@ async function runningPair(): Promise<{
   const lab = run.child.pid ?? -1;
   const host = await until(() => childrenOf(lab, 'host/main')[0]);
   const guest = await until(() => childrenOf(lab, 'guest/main')[0]);
-  await new Promise((resolve) => setTimeout(resolve, 700));
+  // The folder of the socket goes when the two have met; from then on they work.
+  await until(() => (leftovers().length === 0 ? true : undefined));
+  await new Promise((resolve) => setTimeout(resolve, 300));
   return { run, pids: { host, guest } };
 }
 
