@@ -47,9 +47,9 @@ export class MigrateBatch {
     const { costs, isExplored } = this.#kernel;
     let result: Errno = Errno.OK;
     let busy = end - first;
+    let attempts = 0;
     for (let pass = 0; pass < passes && busy > 0 && result === Errno.OK; pass++) {
       busy = 0;
-      let attempts = 0;
       for (let i = first; i < end && result === Errno.OK; i++) {
         if (!batch.isOpen(i)) continue;
         if (isExplored) yield BETWEEN_PAGES;
@@ -59,8 +59,9 @@ export class MigrateBatch {
         if (outcome === Errno.EAGAIN) busy++;
         else if (outcome === Errno.ENOMEM) result = Errno.ENOMEM;
       }
-      if (attempts > 0) yield { kind: 'cpu', ns: attempts * costs.migrateAttemptNs };
     }
+    // Once for all passes: they take less time together than anybody holds a page.
+    if (attempts > 0) yield { kind: 'cpu', ns: attempts * costs.migrateAttemptNs };
     yield* this.#movePhase(batch, first, end, passes, mode, request);
     return result;
   }
@@ -75,9 +76,9 @@ export class MigrateBatch {
   ): Kthread {
     const { costs, isExplored } = this.#kernel;
     let busy = end - first;
+    let ns = 0;
     for (let pass = 0; pass < passes && busy > 0; pass++) {
       busy = 0;
-      let ns = 0;
       for (let i = first; i < end; i++) {
         if (batch.state[i] !== EntryState.UNMAPPED) continue;
         if (isExplored) yield BETWEEN_PAGES;
@@ -104,8 +105,8 @@ export class MigrateBatch {
           }
         }
       }
-      if (ns > 0) yield { kind: 'cpu', ns };
     }
+    if (ns > 0) yield { kind: 'cpu', ns };
     if (busy === 0) return;
     for (let i = first; i < end; i++) {
       if (batch.state[i] === EntryState.UNMAPPED) this.#undo(batch, i, EntryState.BUSY, request);
