@@ -12,7 +12,8 @@ test('without a check of shared memory compaction isolates every pinned page in 
     expect((anonymous.vmstat['compact_isolated'] ?? 0) / isolated).toBeGreaterThanOrEqual(100);
     expect((anonymous.vmstat['pgmigrate_fail'] ?? 0) / Math.max(1, failed)).toBeGreaterThan(1000);
     expect(cpuNs(anonymous) / cpuNs(checked)).toBeGreaterThanOrEqual(10);
-    // What can be moved is moved all the same.
-    expect(checked.vmstat['pgmigrate_success']).toBe(anonymous.vmstat['pgmigrate_success']);
+    // What can be moved is moved, where the pinned pages do not use up the scanners' meeting.
+    const moved = anonymous.vmstat['pgmigrate_success'] ?? 0;
+    expect(checked.vmstat['pgmigrate_success']).toBeGreaterThan(moved);
   }
 });
