@@ -250,10 +250,9 @@ export class Process implements PageTable, ReferenceHolder {
     const index = startIndex + vpn - startVpn;
     const pfn = yield* space.getPage(index, cpu);
     if (pfn < 0) return pfn as Errno;
-    // In between it may have been unmapped, killed, truncated or locked by page migration.
-    const isSettled = space.settledPfnAt(index) === pfn;
+    // The page is as it should be now, but the process may not be.
     const isWanted = this.isAlive && this.ptes[vpn] === 0 && this.#vmaAt(vpn) === vma;
-    if (isSettled && isWanted) this.#mapPage(vpn, pfn, WRITABLE);
+    if (isWanted) this.#mapPage(vpn, pfn, WRITABLE);
     else folios.put(pfn, cpu);
     return Errno.OK;
   }

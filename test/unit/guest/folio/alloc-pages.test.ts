@@ -96,6 +96,22 @@ describe('direct compaction', () => {
   });
 });
 
+test('a costly order does not cost the whole page cache', () => {
+  const machine = new Machine();
+  const file = machine.users.createSpace({ name: 'f', kind: 'file', sizePages: 3000 })!;
+  machine.run1(() => file.read(0, 3000));
+  let compactions = 0;
+  machine.users.source.directCompact = function* () {
+    compactions++;
+    yield { kind: 'cpu', ns: 1000 };
+    return false;
+  };
+  const allocate = () => machine.users.source.allocPages(10, Gfp.GFP_KERNEL, 0);
+  expect(machine.run1(allocate)).toBe(Errno.ENOMEM);
+  expect(compactions).toBe(2);
+  expect(file.nrPages).toBeGreaterThan(2900);
+});
+
 describe('out of memory', () => {
   test('notifiers are asked by priority, and who freed something keeps the killer away', () => {
     const { machine, release } = fullMachine();

@@ -79,8 +79,27 @@ describe('long-term pins', () => {
     const container = machine.users.container('dev');
     expect(machine.run1(() => container.pinRange(process, 0, 2000))).toBe(Errno.ENOMEM);
     expect(container.pinnedPages).toBe(0);
-    expect(machine.mm.pages.refcount[process.pfnAt(0)]).toBe(1);
+    const references = Array.from({ length: 1500 }, (_, vpn) => process.pfnAt(vpn)).map(
+      (pfn) => machine.mm.pages.refcount[pfn],
+    );
+    expect(new Set(references)).toEqual(new Set([1]));
     expect(machine.audit()).toEqual([]);
+  });
+
+  test('end with a container that is closed while they are taken', () => {
+    const machine = new Machine();
+    const process = machine.users.startProcess({ name: 'vm', anonPages: 600 })!;
+    const container = machine.users.container('dev');
+    const [outcome] = machine.run(
+      () => container.pinRange(process, 0, 600),
+      function* () {
+        yield { kind: 'cpu', ns: 1 };
+        machine.users.closeContainer('dev');
+      },
+    );
+    expect(outcome).toBe(Errno.ENOENT);
+    machine.users.exit('vm');
+    expect(machine.usedPages).toBe(0);
   });
 });
 

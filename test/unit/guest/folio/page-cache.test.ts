@@ -117,6 +117,16 @@ describe('a file', () => {
     expect(machine.audit()).toEqual([]);
   });
 
+  test.each([PageFlag.DIRTY, PageFlag.WRITEBACK])('is not dropped with flag %i', (flag) => {
+    const { machine, space } = machineWith('file', 1);
+    const pfn = machine.run1(() => space.getPage(0));
+    machine.mm.pages.setFlag(pfn, flag);
+    expect(space.tryToDrop(pfn, 0)).toBe(false);
+    machine.mm.pages.clearFlag(pfn, flag);
+    expect(space.tryToDrop(pfn, 0)).toBe(true);
+    expect([space.nrPages, machine.mm.pages.refcount[pfn]]).toEqual([0, 1]);
+  });
+
   test('a truncated page that somebody holds is nobody’s', () => {
     const { machine, space } = machineWith('file');
     const pfn = machine.run1(() => space.getPage(3));

@@ -125,6 +125,20 @@ describe('fork', () => {
     expect(machine.usedPages).toBe(4);
   });
 
+  test('a page to which somebody else still refers is copied, although only one maps it', () => {
+    const { machine, process } = machineWith(1);
+    machine.run1(() => process.touch(0, true));
+    const pfn = process.pfnAt(0);
+    fork(machine, 'init', 'child');
+    machine.users.gup.get(pfn);
+    machine.users.exit('child');
+    machine.run1(() => process.touch(0, true));
+    expect(process.pfnAt(0)).not.toBe(pfn);
+    expect(machine.audit()).toEqual([]);
+    machine.users.gup.put(pfn);
+    expect(machine.usedPages).toBe(1);
+  });
+
   test('pages that a device uses stay with the parent', () => {
     const { machine, process } = machineWith(4);
     machine.run1(() => machine.users.container('dev').pinRange(process, 0, 2));

@@ -104,6 +104,23 @@ describe('kswapd', () => {
     expect(unsaved).toEqual([]);
   });
 
+  test('finds a page that it has had written at the old end of the list', () => {
+    const machine = new Machine();
+    const file = fileOf(machine, 20);
+    machine.run1(() => file.write(0, 10));
+    machine.run1(() => file.read(10, 10));
+    const { vmscan } = machine.users;
+    // The first look takes what was referenced, the second one writes.
+    for (let look = 0; look < 2; look++) {
+      const sc = vmscan.begin('kswapd', ZoneType.MOVABLE, 5);
+      sc.priority = 0;
+      machine.run1(() => vmscan.shrinkNode(sc));
+    }
+    const oldest = machine.folios.lruvec.oldest(LruList.INACTIVE_FILE);
+    expect(machine.mm.pages.mappingIndex(oldest)).toBeLessThan(10);
+    expect(machine.mm.vmstat.pgrotated).toBe(10);
+  });
+
   test('gives up when there is nothing to reclaim, until direct reclaim finds something', () => {
     const machine = new Machine();
     const process = machine.users.startProcess({ name: 'a', anonPages: 4095, oomScoreAdj: -1000 })!;
@@ -141,6 +158,15 @@ describe('shrinkers', () => {
     expect(held).toHaveLength(56);
     expect(asked).toEqual([128]);
     expect(machine.mm.vmstat.slabs_scanned).toBe(128);
+  });
+
+  test('owe what was too little to ask for to the next time', () => {
+    const machine = new Machine();
+    const { asked } = withCache(machine, 64);
+    machine.users.vmscan.shrinkers.shrink(5);
+    expect(asked).toEqual([]);
+    machine.users.vmscan.shrinkers.shrink(5);
+    expect(asked).toEqual([128]);
   });
 
   test('are asked for less than a batch when that is all', () => {
