@@ -107,9 +107,11 @@ describe('kswapd', () => {
   test('finds a page that it has had written at the old end of the list', () => {
     const machine = new Machine();
     const file = fileOf(machine, 20);
-    machine.run1(() => file.write(0, 10));
     machine.run1(() => file.read(10, 10));
-    const { vmscan } = machine.users;
+    machine.run1(() => file.write(0, 10));
+    const { vmscan, gup } = machine.users;
+    // Older, but in use.
+    for (let index = 10; index < 20; index++) gup.get(file.pfnAt(index));
     // The first look takes what was referenced, the second one writes.
     for (let look = 0; look < 2; look++) {
       const sc = vmscan.begin('kswapd', ZoneType.MOVABLE, 5);
