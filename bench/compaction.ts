@@ -2,10 +2,10 @@
 import { Compaction } from '../guest/compaction/index.ts';
 import { Folios, type Mapping } from '../guest/folio/index.ts';
 import { ListGeneration, PageMigration } from '../guest/migrate/index.ts';
-import { Gfp, GUP_PIN_COUNTING_BIAS, PageAllocator, PageOwner } from '../guest/mm/index.ts';
+import { Gfp, GUP_PIN_COUNTING_BIAS, type PageAllocator, PageOwner } from '../guest/mm/index.ts';
 import type { PinCheck } from '../protocol/index.ts';
-import { assert, Bitmap } from '../shared/index.ts';
-import { bareKernel, finish } from './bare-kernel.ts';
+import { assert } from '../shared/index.ts';
+import { bareKernel, finish, freeMemory } from './bare-kernel.ts';
 import { type Bench, type Figure, sample } from './figure.ts';
 
 /** 4 GiB, of which one frame in 20 is free. */
@@ -60,14 +60,7 @@ class BenchMachine {
   readonly #compaction: Compaction;
 
   constructor({ pinCheck, references }: { pinCheck: PinCheck; references: number }) {
-    const noInit = { initOnAlloc: false, initOnFree: false, pagePoison: false };
-    const mm = new PageAllocator(
-      { ramPages: RAM_PAGES, vcpus: 1, mm: noInit },
-      { clearPages() {} },
-    );
-    const free = new Bitmap(RAM_PAGES);
-    free.setAll();
-    mm.adoptFreeSet(free);
+    const mm = freeMemory(RAM_PAGES);
     this.#mm = mm;
     const folios = new Folios(mm);
     const cache = folios.mappings.add(CACHE);

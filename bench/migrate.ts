@@ -9,10 +9,10 @@ import {
   PageMigration,
   PfnGeneration,
 } from '../guest/migrate/index.ts';
-import { Gfp, PageAllocator, PageOwner, type Pages } from '../guest/mm/index.ts';
+import { Gfp, type PageAllocator, PageOwner, type Pages } from '../guest/mm/index.ts';
 import type { Kthread } from '../guest/sched/kthread.ts';
-import { assert, Bitmap, Errno } from '../shared/index.ts';
-import { bareKernel, finish } from './bare-kernel.ts';
+import { assert, Errno } from '../shared/index.ts';
+import { bareKernel, finish, freeMemory } from './bare-kernel.ts';
 import { type Bench, type Figure, sample } from './figure.ts';
 
 /** 1 GiB. */
@@ -52,14 +52,7 @@ class BenchMachine {
   readonly #request: MigrateRequest;
 
   constructor(shape: (typeof SHAPES)[number]) {
-    const noInit = { initOnAlloc: false, initOnFree: false, pagePoison: false };
-    const mm = new PageAllocator(
-      { ramPages: RAM_PAGES, vcpus: 1, mm: noInit },
-      { clearPages() {} },
-    );
-    const free = new Bitmap(RAM_PAGES);
-    free.setAll();
-    mm.adoptFreeSet(free);
+    const mm = freeMemory(RAM_PAGES);
     this.#mm = mm;
     const folios = new Folios(mm);
     this.#folios = folios;

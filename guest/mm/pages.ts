@@ -273,10 +273,6 @@ export class Pages {
     this.#mark(pfn, PageFlag.OFFLINE);
   }
 
-  clearOffline(pfn: Pfn): void {
-    this.flags[pfn]! &= ~PageFlag.OFFLINE;
-  }
-
   isHeld(pfn: Pfn): boolean {
     return (this.flags[pfn]! & PageFlag.HELD) !== 0;
   }
