@@ -5,6 +5,8 @@ export default defineConfig({
   ssr: { resolve: { conditions: ['ballast-source'] } },
   test: {
     include: ['test/**/*.test.ts'],
+    // Real peers: `npm run test:peers`.
+    exclude: ['test/peers/**'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: 'forks',

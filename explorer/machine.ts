@@ -6,6 +6,7 @@
 import { System } from '../guest/machine/system.ts';
 import { PageOwner } from '../guest/mm/index.ts';
 import type { Kthread } from '../guest/sched/kthread.ts';
+import { ChannelTransport } from '../guest/virtio/channel-transport.ts';
 import {
   BALLOON_DEVICE_DEFAULTS,
   BalloonDevice,
@@ -52,7 +53,7 @@ export class ExploredMachine {
   readonly seed: Prng;
   readonly scheduler = new ExplorerScheduler();
   readonly ghost = new Ghost();
-  readonly system: System;
+  readonly system: System<ChannelTransport>;
   readonly device: BalloonDevice;
   /** The frames that hold RAM, and the runs of them as pairs of first frame and end. */
   readonly ram: Bitmap;
@@ -130,7 +131,7 @@ export class ExploredMachine {
     );
   }
 
-  #newSystem(): System {
+  #newSystem(): System<ChannelTransport> {
     const { scenario, ghost, scheduler } = this;
     const { machine } = scenario;
     const system = new System(
@@ -144,6 +145,7 @@ export class ExploredMachine {
         costs: DEFAULT_COSTS,
       },
       {
+        createTransport: (kernel) => new ChannelTransport(kernel),
         scheduler,
         log: { add: (_at, event, fields) => ghost.sink?.(describeEvent(event, fields)) },
         post: (message) => void this.device.handle(message),

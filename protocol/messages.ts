@@ -7,15 +7,8 @@
  * "posted" messages need no reply of their own and travel with the next request.
  */
 import type { FieldKind, ValueOf } from './field-kind.ts';
-
-interface Shape {
-  readonly id: number;
-  readonly group: 'session' | 'vcpu' | 'console' | 'virtio' | 'memory' | 'oracle';
-  /** Who may send it. */
-  readonly from: 'host' | 'guest' | 'both';
-  readonly fields: Readonly<Record<string, FieldKind>>;
-  readonly doc: string;
-}
+import type { Shape } from './message-shape.ts';
+import { ORACLE_MESSAGES } from './oracle-messages.ts';
 
 export const MESSAGES = {
   hello: {
@@ -175,8 +168,8 @@ export const MESSAGES = {
     id: 32,
     group: 'virtio',
     from: 'host',
-    fields: { index: 'u16', max_size: 'u16' },
-    doc: 'max_size 0: there is no such queue.',
+    fields: { index: 'u16', max_size: 'u16', enabled: 'bool' },
+    doc: 'max_size 0: there is no such queue. A reset of the queue is over when it is not enabled.',
   },
   setQueue: {
     id: 33,
@@ -185,7 +178,13 @@ export const MESSAGES = {
     fields: { index: 'u16', size: 'u16', desc_gpa: 'u53', avail_gpa: 'u53', used_gpa: 'u53' },
     doc: 'Posted. Configures and enables a queue.',
   },
-  resetQueue: { id: 34, group: 'virtio', from: 'guest', fields: { index: 'u16' }, doc: 'Posted.' },
+  resetQueue: {
+    id: 34,
+    group: 'virtio',
+    from: 'guest',
+    fields: { index: 'u16' },
+    doc: 'Posted. Needs RING_RESET: the device forgets the queue and every chain of it.',
+  },
   avail: {
     id: 35,
     group: 'virtio',
@@ -285,92 +284,29 @@ export const MESSAGES = {
     doc: 'Posted. Clears the set bits and no others (KVM_CLEAR_DIRTY_LOG).',
   },
 
-  getFreeSet: { id: 50, group: 'oracle', from: 'host', fields: {}, doc: 'Answered by freeSet.' },
-  freeSet: {
-    id: 51,
-    group: 'oracle',
-    from: 'guest',
-    fields: { bits: 'bin' },
-    doc: 'One bit per page that nobody uses: buddy, per-CPU lists, blocks held for hinting.',
-  },
-  countFree: {
-    id: 60,
-    group: 'oracle',
+  getMachineState: {
+    id: 48,
+    group: 'memory',
     from: 'host',
-    fields: { /** u32 pairs: first PFN, count. */ ranges: 'bin' },
-    doc: 'Answered by freeCounts.',
+    fields: { offset: 'u32', length: 'u32' },
+    doc: 'What migrates besides RAM and the device: the state of vCPUs and rings. Answered by machineState.',
   },
-  freeCounts: {
-    id: 61,
-    group: 'oracle',
+  machineState: {
+    id: 49,
+    group: 'memory',
     from: 'guest',
-    fields: { /** u32 per range. */ counts: 'bin' },
-    doc: 'Pages of each range that nobody uses.',
+    fields: { total_bytes: 'u32', data: 'bin' },
+    doc: 'A piece of the state; of length 0 beyond its end. Total 0: a guest that cannot be moved.',
   },
-  getErased: { id: 62, group: 'oracle', from: 'host', fields: {}, doc: 'Answered by erased.' },
-  erased: {
-    id: 63,
-    group: 'oracle',
-    from: 'guest',
-    fields: { /** u32 each, ascending. */ pfns: 'bin' },
-    doc: 'Pages in use whose content a discard took and that were not written since.',
-  },
-  verify: {
-    id: 52,
-    group: 'oracle',
+  setMachineState: {
+    id: 64,
+    group: 'memory',
     from: 'host',
-    fields: {},
-    doc: 'Full audit of the guest; answered by verified.',
+    fields: { offset: 'u32', total_bytes: 'u32', data: 'bin' },
+    doc: 'Posted. A piece of the state that an incoming guest starts from; ascending, without gaps.',
   },
-  verified: {
-    id: 53,
-    group: 'oracle',
-    from: 'guest',
-    fields: { problems: 'lines' },
-    doc: 'Empty: every page has exactly one owner and all counts agree.',
-  },
-  getStatistics: {
-    id: 54,
-    group: 'oracle',
-    from: 'host',
-    fields: {},
-    doc: 'Answered by statistics.',
-  },
-  statistics: {
-    id: 55,
-    group: 'oracle',
-    from: 'guest',
-    fields: { counters: 'counters' },
-    doc: 'mm, driver and hinting counters.',
-  },
-  getHistory: {
-    id: 56,
-    group: 'oracle',
-    from: 'host',
-    fields: { pfn: 'u32' },
-    doc: 'Answered by history.',
-  },
-  history: {
-    id: 57,
-    group: 'oracle',
-    from: 'guest',
-    fields: { lines: 'lines' },
-    doc: 'What the guest knows of one page: its last allocation, hints and writes.',
-  },
-  getGuestDigest: {
-    id: 58,
-    group: 'oracle',
-    from: 'host',
-    fields: {},
-    doc: 'Answered by guestDigest.',
-  },
-  guestDigest: {
-    id: 59,
-    group: 'oracle',
-    from: 'guest',
-    fields: { sha256: 'str' },
-    doc: 'Event log digest.',
-  },
+
+  ...ORACLE_MESSAGES,
 } as const satisfies Readonly<Record<string, Shape>>;
 
 export type MessageName = keyof typeof MESSAGES;

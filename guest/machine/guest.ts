@@ -11,6 +11,7 @@ import {
 import { assert, BallastError, EventLog, NO_PLANTS, Prng } from '../../shared/index.ts';
 import type { Recording } from '../../shared/recording/index.ts';
 import { Scheduler } from '../sched/scheduler.ts';
+import { ChannelTransport } from '../virtio/channel-transport.ts';
 import { type StartedReplay, startReplay } from '../workload/start.ts';
 import { type Commands, commandsOf } from './commands/index.ts';
 import { Console } from './console.ts';
@@ -22,7 +23,7 @@ import { System } from './system.ts';
 
 export class Guest {
   readonly facts: GuestFacts;
-  readonly system: System;
+  readonly system: System<ChannelTransport>;
   readonly #config: GuestConfig;
   readonly #recording: Recording | null;
   readonly #log: EventLog;
@@ -47,6 +48,7 @@ export class Guest {
     this.#log = new EventLog(sink);
     this.#scheduler = new Scheduler(config.vcpus);
     this.system = new System(config, {
+      createTransport: (kernel) => new ChannelTransport(kernel),
       scheduler: this.#scheduler,
       log: this.#log,
       post: (message) => void this.#posted.push(message),

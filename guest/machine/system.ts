@@ -22,7 +22,7 @@ import {
 import { PageAllocator } from '../mm/index.ts';
 import { MappedDriver, PageTables, Zspool } from '../movable/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
-import { ChannelTransport } from '../virtio/channel-transport.ts';
+import type { VirtioTransport } from '../virtio/transport.ts';
 import { memoryUsers, registerHintShrinker } from './memory-management.ts';
 import { POISON_TAG, Ram, ZERO_TAG } from './ram.ts';
 import { UserSpace } from './user-space.ts';
@@ -36,7 +36,14 @@ export interface KernelScheduler {
   notify(): void;
 }
 
-export interface SystemRuntime {
+/** A transport that counts what passes it. */
+export interface CountingTransport extends VirtioTransport {
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+export interface SystemRuntime<T extends CountingTransport> {
+  /** What the balloon device sits on. */
+  createTransport(kernel: Kernel): T;
   readonly scheduler: KernelScheduler;
   readonly log: Pick<EventLog, 'add'>;
   /** A message that the kernel posts to the host. */
@@ -55,7 +62,7 @@ export type SystemConfig = Pick<
 /** An explored machine lives for some hundred steps, and there are thousands of them a second. */
 const EXPLORED_HINT_RANGES = 64;
 
-export class System {
+export class System<T extends CountingTransport = CountingTransport> {
   readonly ram: Ram;
   readonly mm: PageAllocator;
   readonly kernel: Kernel;
@@ -67,7 +74,7 @@ export class System {
   readonly kcompactd: Kcompactd;
   readonly users: MemoryUsers;
   readonly userSpace: UserSpace;
-  readonly transport: ChannelTransport;
+  readonly transport: T;
   readonly strategy: HintingStrategy | null;
   readonly hints: HintRecord;
   readonly driver: BalloonDriver;
@@ -76,7 +83,7 @@ export class System {
   #pageTables: PageTables | null = null;
 
   /** All frames are allocated until somebody calls `mm.adoptFreeSet`. */
-  constructor(config: SystemConfig, runtime: SystemRuntime) {
+  constructor(config: SystemConfig, runtime: SystemRuntime<T>) {
     const ram = new Ram(config.ramPages);
     this.ram = ram;
     this.mm = new PageAllocator(
@@ -106,7 +113,7 @@ export class System {
     this.kcompactd = new Kcompactd(this.kernel, this.compaction);
     this.users = memoryUsers(this);
     this.userSpace = new UserSpace(this.users);
-    this.transport = new ChannelTransport(this.kernel);
+    this.transport = runtime.createTransport(this.kernel);
     this.strategy = createStrategy(this.kernel, config);
     registerHintShrinker(this.users, this.strategy);
     this.hints = new HintRecord(
@@ -178,7 +185,7 @@ export class System {
 
 function kernelOf(
   config: SystemConfig,
-  runtime: SystemRuntime,
+  runtime: SystemRuntime<CountingTransport>,
   mm: PageAllocator,
   ram: Ram,
 ): Kernel {

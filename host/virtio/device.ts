@@ -113,7 +113,8 @@ export class VirtioDevice {
         return this.#getConfig(message.offset, message.length);
       case 'getQueue': {
         const max_size = this.#model.maxQueueSizes[message.index] ?? 0;
-        return { name: 'queue', index: message.index, max_size };
+        const enabled = this.#queues[message.index] !== undefined;
+        return { name: 'queue', index: message.index, max_size, enabled };
       }
       case 'setDriverFeatures':
         return this.#check(this.#setDriverFeatures(featuresOf(message)));

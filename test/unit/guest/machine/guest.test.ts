@@ -98,7 +98,7 @@ describe('a guest refuses', () => {
     { name: 'deviceFeatures', low: 0, high: 1 },
     { name: 'status', status: 0 },
     { name: 'config', generation: 0, data: bytes(4) },
-    { name: 'queue', index: 0, max_size: 128 },
+    { name: 'queue', index: 0, max_size: 128, enabled: false },
   ])('$name that answers no device access', (message) => {
     const { guest } = machine();
     expect(refusal(guest, [message])).toBe('MESSAGE_UNEXPECTED');
