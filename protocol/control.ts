@@ -1,4 +1,5 @@
 import type { Costs } from '../shared/index.ts';
+import type { DeviceConfig } from './device-config.ts';
 
 /**
  * How the laboratory starts and drives the two processes: plain data over Node's own IPC pipe,
@@ -78,16 +79,7 @@ export interface HostConfig {
   readonly listen: Address;
   /** Page frames of the guest that belongs here; another one is turned away. */
   readonly ramPages: number;
-  readonly device: {
-    readonly freePageHint: boolean;
-    readonly mustTellHost: boolean;
-    /** Offer DEFLATE_ON_OOM; default: no. */
-    readonly deflateOnOom?: boolean;
-    /** Offer HINT_WAIT_ON_ACK. */
-    readonly hintWaitOnAck: boolean;
-    /** Each accepted hint is discarded at once, as Firecracker does. */
-    readonly discardHints: boolean;
-  };
+  readonly device: DeviceConfig;
   readonly costs: Costs;
   readonly logPath: string | null;
   /** Plants for tests of the checks themselves. */

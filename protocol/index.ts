@@ -1,6 +1,7 @@
 export * from './balloon.ts';
 export * from './bulk.ts';
 export * from './control.ts';
+export * from './device-config.ts';
 export * from './explore.ts';
 export * from './host-events.ts';
 export * from './ipc/address.ts';

@@ -8,6 +8,9 @@ import {
   type BalloonConfig,
   BalloonFeature,
   type BalloonQueueName,
+  DEVICE_FEATURE_NAMES,
+  DEVICE_FEATURES,
+  type DeviceFeatures,
   DeviceId,
   Feature,
   type FeatureSet,
@@ -32,18 +35,12 @@ import { type HintSink, HintStateMachine, type HintStatus } from './hinting.ts';
 import { InflatedSet, RangeBuilder } from './inflate.ts';
 import { type BalloonMetrics, countViolation, newBalloonMetrics } from './metrics.ts';
 
-export interface BalloonDeviceOptions {
+export interface BalloonDeviceOptions extends DeviceFeatures {
   /** Frame numbers are below this. */
   readonly ramPages: number;
   /** The frames that hold RAM; default: all. */
   readonly ram?: Bitmap;
   readonly costs: Costs;
-  readonly freePageHint: boolean;
-  readonly mustTellHost: boolean;
-  /** Offer DEFLATE_ON_OOM: the driver may take pages back although the target has not changed. */
-  readonly deflateOnOom: boolean;
-  /** Offer HINT_WAIT_ON_ACK, if hinting is offered. */
-  readonly hintWaitOnAck: boolean;
   /**
    * Each accepted hint is discarded at once (Firecracker ≥ 1.14), whether or not the guest has
    * reused the pages by then: a driver that does not wait for the ack can lose data.
@@ -55,10 +52,19 @@ export interface BalloonDeviceOptions {
 }
 
 export const BALLOON_DEVICE_DEFAULTS = {
-  freePageHint: true,
   mustTellHost: false,
+  statsVq: false,
   deflateOnOom: false,
+  freePageHint: true,
+  pagePoison: false,
+  pageReporting: false,
   hintWaitOnAck: false,
+  indirectDesc: false,
+  eventIdx: false,
+  ringPacked: false,
+  inOrder: false,
+  ringReset: false,
+  suspend: false,
   discardHints: false,
   numbering: 'dense-by-offered',
   startReadsAs: 'stop',
@@ -116,13 +122,7 @@ export class BalloonDevice {
   constructor(options: BalloonDeviceOptions, hooks: BalloonDeviceHooks) {
     this.#options = options;
     this.#hooks = hooks;
-    const features: number[] = [Feature.VERSION_1];
-    if (options.mustTellHost) features.push(BalloonFeature.MUST_TELL_HOST);
-    if (options.deflateOnOom) features.push(BalloonFeature.DEFLATE_ON_OOM);
-    if (options.freePageHint) features.push(BalloonFeature.FREE_PAGE_HINT);
-    if (options.freePageHint && options.hintWaitOnAck)
-      features.push(BalloonFeature.HINT_WAIT_ON_ACK);
-    this.#offered = featureMask(...features);
+    this.#offered = offeredFeatures(options);
     const sink: HintSink = (...hint) => this.#discardHint(...hint);
     this.#hinting = new HintStateMachine(
       options,
@@ -342,6 +342,14 @@ export class BalloonDevice {
       if (index !== null) this.#queueNames[index] = name;
     }
   }
+}
+
+/** HINT_WAIT_ON_ACK says how hints are acknowledged: nothing without them. */
+function offeredFeatures(options: DeviceFeatures): FeatureSet {
+  const names = DEVICE_FEATURE_NAMES.filter(
+    (name) => options[name] && (name !== 'hintWaitOnAck' || options.freePageHint),
+  );
+  return featureMask(Feature.VERSION_1, ...names.map((name) => DEVICE_FEATURES[name]));
 }
 
 function allOf(pageCount: number): Bitmap {
