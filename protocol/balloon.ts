@@ -1,4 +1,4 @@
-import { le32, type StructValue, struct } from './struct.ts';
+import { le16, le32, le64, type StructValue, struct } from './struct.ts';
 import { type FeatureSet, hasFeature } from './virtio.ts';
 
 /**
@@ -97,6 +97,35 @@ export const HintCommand = {
   /** The driver may use the hinted pages again. */
   DONE: 1,
 } as const;
+
+/** Tags of memory statistics, virtio 1.4 §5.5.6.4; from OOM_KILL on as Linux ≥ 6.12 numbers them. */
+export const BalloonStatTag = {
+  /** Swapped in and out since boot, bytes. */
+  SWAP_IN: 0,
+  SWAP_OUT: 1,
+  /** Page faults that waited for storage, and all faults (Linux) or the others. */
+  MAJFLT: 2,
+  MINFLT: 3,
+  /** Bytes. */
+  MEMFREE: 4,
+  MEMTOT: 5,
+  AVAIL: 6,
+  CACHES: 7,
+  /** Huge pages that were allocated, and that could not be. */
+  HTLB_PGALLOC: 8,
+  HTLB_PGFAIL: 9,
+  OOM_KILL: 10,
+  ALLOC_STALL: 11,
+  /** Looked at and freed by reclaim, in the background and by who waits for memory; bytes. */
+  ASYNC_SCAN: 12,
+  DIRECT_SCAN: 13,
+  ASYNC_RECLAIM: 14,
+  DIRECT_RECLAIM: 15,
+} as const;
+export type BalloonStatTag = (typeof BalloonStatTag)[keyof typeof BalloonStatTag];
+
+/** struct virtio_balloon_stat: 10 bytes, although the specification asks for multiples of 6. */
+export const BalloonStat = struct({ tag: le16, val: le64 });
 
 /** The most PFNs that Linux puts into one inflate or deflate buffer. */
 export const VIRTIO_BALLOON_PFNS_MAX = 256;
