@@ -4,53 +4,20 @@
  */
 import { assert, type Pfn } from '../../shared/index.ts';
 import {
-  AllocFlag,
   Gfp,
-  isMergeable,
+  holdFrozen,
+  isolateFreePage,
   MAX_PAGE_ORDER,
-  MigrateType,
-  PAGEBLOCK_NR_PAGES,
-  PAGEBLOCK_ORDER,
   type PageAllocator,
-  PageFlag,
   PageOwner,
   type Zone,
 } from '../mm/index.ts';
 
 const NR_ORDERS = MAX_PAGE_ORDER + 1;
 
-/**
- * __isolate_free_page: takes the free block at a buddy head from its list. Returns its pages, or 0
- * if the zone would fall below its minimum watermark. The block is frozen and COMPACTION's.
- */
-export function isolateFreePage(mm: PageAllocator, zone: Zone, head: Pfn): number {
-  const { pages, pageblocks, buddy } = mm;
-  const order = pages.order[head]!;
-  const type = pageblocks.typeOf(head);
-  if (type !== MigrateType.ISOLATE) {
-    const mark = zone.watermarkPages[AllocFlag.WMARK_MIN]! + (1 << order);
-    if (!zone.watermarkOk(0, mark, 0, AllocFlag.CMA)) return 0;
-  }
-  buddy.takeExact(zone, head, head, order);
-  pages.setFree(head, order, false);
-  holdFrozen(mm, head, order);
-  if (order >= PAGEBLOCK_ORDER - 1) {
-    for (let at = head; at < head + (1 << order); at += PAGEBLOCK_NR_PAGES) {
-      if (isMergeable(pageblocks.typeOf(at))) pageblocks.setType(at, MigrateType.MOVABLE);
-    }
-  }
-  return 1 << order;
-}
-
-/** An allocated block that nobody can take a reference to. */
-function holdFrozen(mm: PageAllocator, pfn: Pfn, order: number): void {
-  const { pages } = mm;
-  pages.flags[pfn] = PageFlag.ALLOCATED;
-  pages.order[pfn] = order;
-  pages.migratetype[pfn] = MigrateType.MOVABLE;
-  pages.owner[pfn] = PageOwner.COMPACTION;
-  pages.refcount[pfn] = 0;
-  pages.mapping[pfn] = 0;
+/** The free block at a buddy head, for a run. Returns its pages, or 0: see `isolateFreePage`. */
+export function isolateTarget(mm: PageAllocator, zone: Zone, head: Pfn): number {
+  return isolateFreePage(mm, zone, head, PageOwner.COMPACTION);
 }
 
 export class FreePages {
@@ -64,7 +31,7 @@ export class FreePages {
     this.#mm = mm;
   }
 
-  /** Appends a block that `isolateFreePage` has taken. */
+  /** Appends a block that `isolateTarget` has taken. */
   add(pfn: Pfn, order: number): void {
     const { next } = this.#mm.pages;
     const last = this.#last[order]!;
@@ -84,7 +51,7 @@ export class FreePages {
     while (high > order) {
       high--;
       const upper = pfn + (1 << high);
-      holdFrozen(this.#mm, upper, high);
+      holdFrozen(this.#mm, upper, high, PageOwner.COMPACTION);
       this.#unshift(upper, high);
     }
     this.#mm.claimIsolated(pfn, order, Gfp.GFP_HIGHUSER_MOVABLE);
@@ -96,7 +63,7 @@ export class FreePages {
     const { pages } = this.#mm;
     if (!pages.putTestZero(pfn)) return;
     const order = pages.order[pfn]!;
-    holdFrozen(this.#mm, pfn, order);
+    holdFrozen(this.#mm, pfn, order, PageOwner.COMPACTION);
     this.#unshift(pfn, order);
   }
 

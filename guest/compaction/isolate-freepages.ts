@@ -8,7 +8,7 @@ import { MigrateMode } from '../migrate/index.ts';
 import { MigrateType, PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER, PageFlag } from '../mm/index.ts';
 import type { CompactContext } from './compact-context.ts';
 import { blockStart, COMPACT_CLUSTER_MAX, type CompactControl } from './compact-control.ts';
-import { isolateFreePage } from './free-pages.ts';
+import { isolateTarget } from './free-pages.ts';
 
 export class FreeScanner {
   readonly #context: CompactContext;
@@ -66,7 +66,7 @@ export class FreeScanner {
         at += (1 << order[at]!) - 1;
         continue;
       }
-      const pageCount = isolateFreePage(mm, cc.zone, at);
+      const pageCount = isolateTarget(mm, cc.zone, at);
       if (pageCount === 0) break;
       freePages.add(at, order[at]!);
       scanned += pageCount - 1;
@@ -137,7 +137,7 @@ export class FreeScanner {
       return;
     }
     cc.fastSearchFail = 0;
-    const pageCount = isolateFreePage(mm, cc.zone, found);
+    const pageCount = isolateTarget(mm, cc.zone, found);
     if (pageCount === 0) return;
     cc.freePages.add(found, pages.order[found]!);
     kernel.mm.vmstat.compact_isolated += pageCount;

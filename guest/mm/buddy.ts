@@ -20,6 +20,8 @@ export class Buddy {
   readonly pages: Pages;
   readonly pageblocks: Pageblocks;
   readonly lists: FreeLists;
+  /** page_reporting_notify_free: sees the order of each block that a free results in. */
+  onFree: ((order: number) => void) | null = null;
 
   constructor(pages: Pages, pageblocks: Pageblocks) {
     this.pages = pages;
@@ -32,6 +34,17 @@ export class Buddy {
    * unless the block will probably merge soon and is better left alone.
    */
   free(zone: Zone, pfn: Pfn, order: number, migratetype: number, toTail = false): void {
+    const merged = this.#merge(zone, pfn, order, migratetype, toTail);
+    if (this.onFree !== null) this.onFree(merged);
+  }
+
+  /** __putback_isolated_page: to the tail, and no news to anybody. */
+  putback(zone: Zone, pfn: Pfn, order: number, migratetype: number): void {
+    this.#merge(zone, pfn, order, migratetype, true);
+  }
+
+  /** Returns the order of the block that is on a list now. */
+  #merge(zone: Zone, pfn: Pfn, order: number, migratetype: number, toTail: boolean): number {
     const { lists } = this;
     let head = pfn;
     let merged = order;
@@ -54,6 +67,7 @@ export class Buddy {
       toTail || this.#mergeIsLikely(head, merged),
       pending,
     );
+    return merged;
   }
 
   /**

@@ -105,6 +105,11 @@ export class FreeListWalk {
     this.#pushLate(pfn);
   }
 
+  /** The list begins elsewhere now: what is behind the cursor may owe a visit, so it starts again. */
+  rotated(list: number): void {
+    if (this.active && list === this.position) this.enter(list);
+  }
+
   get lateCount(): number {
     return this.#lateCount;
   }

@@ -71,8 +71,21 @@ export class FreeLists {
   move(zone: Zone, pfn: Pfn, migratetype: number): void {
     const order = this.pages.order[pfn]!;
     const pending = this.isPending(pfn);
+    const reported = this.pages.flags[pfn]! & PageFlag.REPORTED;
     this.remove(zone, pfn);
     this.add(zone, pfn, order, migratetype, true, pending);
+    this.pages.flags[pfn]! |= reported;
+  }
+
+  /** list_rotate_to_front: this block becomes the first of its list; their order stays. */
+  rotateToFront(zone: Zone, pfn: Pfn): void {
+    const { pages } = this;
+    assert((pages.flags[pfn]! & PageFlag.BUDDY) !== 0, 'what becomes first is on a free list');
+    const list = this.headOf(zone, pages.order[pfn]!, pages.migratetype[pfn]!);
+    if (pages.next[list] === pfn) return;
+    pages.unlink(list);
+    pages.link(pfn, list, true);
+    this.walk.rotated(list - pages.listBase);
   }
 
   /** False when no walk is under way. */

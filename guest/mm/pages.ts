@@ -34,6 +34,11 @@ export const PageFlag = {
   LRU: 1 << 7,
   ACTIVE: 1 << 8,
   REFERENCED: 1 << 9,
+  /**
+   * PG_reported: the host knows the content of this buddy head to be of no use. The same bit as
+   * REFERENCED, which no free page has; it is gone when the block leaves its list.
+   */
+  REPORTED: 1 << 9,
   DIRTY: 1 << 10,
   WRITEBACK: 1 << 11,
   /** PG_movable_ops: its owner implements MovableOps. */
@@ -80,6 +85,8 @@ export const PageOwner = {
   CONTIG: 14,
   /** Shared memory: page cache that is backed by swap, and so on the anonymous LRU lists. */
   SHMEM: 15,
+  /** Isolated free pages that are being reported to the host. */
+  REPORTING: 16,
 } as const;
 export type PageOwner = (typeof PageOwner)[keyof typeof PageOwner];
 

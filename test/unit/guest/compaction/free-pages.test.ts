@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { FreePages, isolateFreePage } from '../../../../guest/compaction/free-pages.ts';
+import { FreePages, isolateTarget } from '../../../../guest/compaction/free-pages.ts';
 import { Gfp, MigrateType, PageOwner } from '../../../../guest/mm/index.ts';
 import { freshMachine } from '../mm/machine.ts';
 
@@ -12,7 +12,7 @@ function isolated() {
   const free = new FreePages(mm);
   const take = (head: number) => {
     const { order } = mm.pages;
-    const pageCount = isolateFreePage(mm, zone, head);
+    const pageCount = isolateTarget(mm, zone, head);
     if (pageCount > 0) free.add(head, order[head]!);
     return pageCount;
   };
