@@ -1,0 +1,5 @@
+/** Every kind of case there is. */
+import type { Kind } from './case.ts';
+import { framesOf } from './frames.ts';
+
+export const KINDS: readonly Kind[] = [framesOf('guest-to-host'), framesOf('host-to-guest')];
