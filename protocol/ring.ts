@@ -22,6 +22,18 @@ export const DescFlag = {
 /** virtio 1.4 §2.7.6 struct virtq_avail without its ring of le16 heads and the final used_event. */
 export const AvailHeader = struct({ flags: le16, idx: le16 });
 
+/** Flags of the available ring, as masks. */
+export const AvailFlag = {
+  /** The driver asks for no used buffer notifications; without EVENT_IDX. */
+  NO_INTERRUPT: 1,
+} as const;
+
+/** Flags of the used ring, as masks. */
+export const UsedFlag = {
+  /** The device asks for no available buffer notifications; without EVENT_IDX. */
+  NO_NOTIFY: 1,
+} as const;
+
 /** virtio 1.4 §2.7.8 struct virtq_used without its ring of elements and the final avail_event. */
 export const UsedHeader = struct({ flags: le16, idx: le16 });
 
@@ -32,6 +44,13 @@ export type UsedElem = StructValue<typeof UsedElem>;
 /** virtio 1.4 §2.7: a queue size is a power of two of at most 32768. */
 export const MAX_QUEUE_SIZE = 32768;
 
+/**
+ * What one `avail` message carries at most: as many writable segments as the largest queue has
+ * descriptors, and far more readable bytes than any balloon buffer. Chains beyond it wait in the ring.
+ */
+export const MAX_BATCH_SEGMENTS = MAX_QUEUE_SIZE;
+export const MAX_BATCH_OUT_BYTES = 1 << 20;
+
 /** Alignment of each part, bytes, virtio 1.4 §2.7. */
 export const RingAlignment = { DESC: 16, AVAIL: 2, USED: 4 } as const;
 
@@ -40,6 +59,9 @@ export interface SplitRingLayout {
   readonly descOffset: number;
   readonly availOffset: number;
   readonly usedOffset: number;
+  /** The le16 behind the available ring, used_event, and behind the used ring, avail_event. */
+  readonly usedEventOffset: number;
+  readonly availEventOffset: number;
   /** Bytes of all three parts and the gaps between them. */
   readonly sizeBytes: number;
 }
@@ -67,7 +89,20 @@ export function usedRingBytes(size: number): number {
 export function splitRingLayout(size: number): SplitRingLayout {
   const availOffset = alignUp(descTableBytes(size), RingAlignment.AVAIL);
   const usedOffset = alignUp(availOffset + availRingBytes(size), RingAlignment.USED);
-  return { descOffset: 0, availOffset, usedOffset, sizeBytes: usedOffset + usedRingBytes(size) };
+  const sizeBytes = usedOffset + usedRingBytes(size);
+  return {
+    descOffset: 0,
+    availOffset,
+    usedOffset,
+    usedEventOffset: availOffset + availRingBytes(size) - le16.sizeBytes,
+    availEventOffset: sizeBytes - le16.sizeBytes,
+    sizeBytes,
+  };
+}
+
+/** Whether a 16-bit index that moved from `before` to `now` passed the entry `event` (§2.7.7.2). */
+export function needsEvent(event: number, now: number, before: number): boolean {
+  return ((now - event - 1) & 0xffff) < ((now - before) & 0xffff);
 }
 
 function alignUp(value: number, alignment: number): number {

@@ -27,8 +27,8 @@ import { startMemoryCost } from '../kernel/memory-cost.ts';
 import { Gfp } from '../mm/index.ts';
 import { type Kthread, WaitQueue } from '../sched/kthread.ts';
 import { Mutex } from '../sched/locks.ts';
+import type { DriverQueue } from '../virtio/queue.ts';
 import { allocateQueue } from '../virtio/queue-memory.ts';
-import type { SplitQueue } from '../virtio/split-queue.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
 import { FreePageHinting, type HintingStrategy, type HintObserver } from './hinting.ts';
 import { type BalloonMemory, BalloonPages } from './pages.ts';
@@ -102,8 +102,8 @@ export class BalloonDriver {
   readonly #acked = new WaitQueue();
   readonly #sizeWork: WorkItem;
   readonly #hintWork: WorkItem;
-  #inflateq!: SplitQueue;
-  #deflateq!: SplitQueue;
+  #inflateq!: DriverQueue;
+  #deflateq!: DriverQueue;
   #bufferPfn: Pfn = 0;
   #buffer!: DataView;
   /** Pages told to the host: grows before an inflate is told, shrinks before a deflate is. */
@@ -241,7 +241,7 @@ export class BalloonDriver {
     name: BalloonQueueName,
     indices: QueueIndices,
     callback: () => void,
-  ): Kthread<SplitQueue | null> {
+  ): Kthread<DriverQueue | null> {
     const index = indices[name];
     if (index === null) return null;
     const maxSize = yield* this.#transport.getQueueMaxSize(index);
@@ -353,7 +353,7 @@ export class BalloonDriver {
   }
 
   /** One readable buffer, one kick, and an uninterruptible wait without a timeout. Under the lock. */
-  *#tellHost(queue: SplitQueue, pfns: Int32Array, count: number): Kthread {
+  *#tellHost(queue: DriverQueue, pfns: Int32Array, count: number): Kthread {
     for (let i = 0; i < count; i++) {
       this.#buffer.setUint32(PFNS_OFFSET + i * BALLOON_PFN_BYTES, pfns[i]!, true);
     }

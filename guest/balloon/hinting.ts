@@ -14,7 +14,7 @@ import {
 } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { type Kthread, WaitQueue } from '../sched/kthread.ts';
-import type { SplitQueue } from '../virtio/split-queue.ts';
+import type { DriverQueue } from '../virtio/queue.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
 
 /** What became of one hint: queued, no entry free for it, or the host has ended the round. */
@@ -85,7 +85,7 @@ export interface HintObserver {
 export interface FreePageHintingOptions {
   readonly kernel: Kernel;
   readonly transport: VirtioTransport;
-  readonly queue: SplitQueue;
+  readonly queue: DriverQueue;
   readonly strategy: HintingStrategy;
   readonly observers: readonly HintObserver[];
   /** HINT_WAIT_ON_ACK was negotiated. */
@@ -112,7 +112,7 @@ export class FreePageHinting implements HintRound {
     hint_rounds_broken_off: 0,
   };
   readonly #options: FreePageHintingOptions;
-  readonly #queue: SplitQueue;
+  readonly #queue: DriverQueue;
   readonly #used = new WaitQueue();
   readonly #pfnOf: Uint32Array;
   readonly #pageCountOf: Uint32Array;

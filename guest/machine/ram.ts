@@ -3,7 +3,14 @@
  * "that content". Pages that a device really reads (rings, buffers) are backed by bytes as well;
  * their tag changes whenever the bytes do.
  */
-import { assert, Bitmap, type Gpa, PAGE_SIZE_BYTES, type Pfn } from '../../shared/index.ts';
+import {
+  assert,
+  Bitmap,
+  type Gpa,
+  gpaToPfn,
+  PAGE_SIZE_BYTES,
+  type Pfn,
+} from '../../shared/index.ts';
 import { DirtyLog } from './dirty-log.ts';
 
 export const ZERO_TAG = 0;
@@ -105,6 +112,24 @@ export class Ram {
   /** The bytes of these frames were changed through a view. */
   touchBytes(pfn: Pfn, pageCount = 1): void {
     for (let i = 0; i < pageCount; i++) this.write(pfn + i);
+  }
+
+  /**
+   * A live view of bytes in one region, for a device; null where guest memory is not byte-backed.
+   * After changing them call `touched`.
+   */
+  map(gpa: Gpa, lengthBytes: number): Uint8Array | null {
+    const page = this.#bytes.get(gpaToPfn(gpa));
+    if (!page) return null;
+    const start = page.byteOffset + (gpa % PAGE_SIZE_BYTES);
+    if (start + lengthBytes > page.buffer.byteLength) return null;
+    return new Uint8Array(page.buffer, start, lengthBytes);
+  }
+
+  /** A device wrote bytes through a view. */
+  touched(gpa: Gpa, lengthBytes: number): void {
+    const last = gpaToPfn(gpa + lengthBytes - 1);
+    for (let pfn = gpaToPfn(gpa); pfn <= last; pfn++) this.write(pfn);
   }
 
   /** Bytes at an address, or null where guest memory there is not byte-backed or not there. */

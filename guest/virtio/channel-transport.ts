@@ -14,18 +14,18 @@ import {
 import { assert, BallastError } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Kthread } from '../sched/kthread.ts';
-import { RingReader } from './ring-reader.ts';
-import type { SplitQueue } from './split-queue.ts';
+import { createDeviceRing } from './device-ring.ts';
+import type { DeviceRing, DriverQueue } from './queue.ts';
 import type { DeviceInfo, VirtioTransport } from './transport.ts';
 
 type ReplyName = 'deviceInfo' | 'deviceFeatures' | 'status' | 'config' | 'queue';
 
 interface Attached {
-  readonly reader: RingReader;
+  readonly ring: DeviceRing;
   readonly callback: () => void;
 }
 
-/** Device polls of a reset before the driver gives up on it. */
+/** Polls of a reset of the device or of a queue before the driver gives up on it. */
 const MAX_RESET_POLLS = 16;
 
 export class ChannelTransport implements VirtioTransport {
@@ -36,6 +36,9 @@ export class ChannelTransport implements VirtioTransport {
     avail_chains: 0,
     used_chains: 0,
     broken_queues: 0,
+    /** Kicks that the device had not asked for, and interrupts that the driver had not. */
+    suppressed_kicks: 0,
+    suppressed_irqs: 0,
   };
   readonly #kernel: Kernel;
   /**
@@ -45,6 +48,7 @@ export class ChannelTransport implements VirtioTransport {
   #configGeneration = 0;
   #config: { offset: number; data: Uint8Array }[] = [];
   readonly #queues: (Attached | undefined)[] = [];
+  #driverFeatures: FeatureSet = 0n;
 
   constructor(kernel: Kernel) {
     this.#kernel = kernel;
@@ -64,6 +68,7 @@ export class ChannelTransport implements VirtioTransport {
   }
 
   setDriverFeatures(features: FeatureSet): Kthread {
+    this.#driverFeatures = features;
     return this.#post({ name: 'setDriverFeatures', ...featureWords(features) });
   }
 
@@ -114,31 +119,39 @@ export class ChannelTransport implements VirtioTransport {
     return (yield* this.#access({ name: 'getQueue', index }, 'queue')).max_size;
   }
 
-  setQueue(queue: SplitQueue, callback: () => void): Kthread {
-    const reader = new RingReader(queue, this.#kernel.ram);
-    this.#queues[queue.index] = { reader, callback };
+  setQueue(queue: DriverQueue, callback: () => void): Kthread {
+    const { index, size, areas } = queue;
+    const ring = createDeviceRing({ index, size, areas }, this.#driverFeatures, this.#kernel.ram);
+    this.#queues[index] = { ring, callback };
     return this.#post({
       name: 'setQueue',
-      index: queue.index,
-      size: queue.size,
-      desc_gpa: queue.descGpa,
-      avail_gpa: queue.availGpa,
-      used_gpa: queue.usedGpa,
+      index,
+      size,
+      desc_gpa: areas.descGpa,
+      avail_gpa: areas.driverGpa,
+      used_gpa: areas.deviceGpa,
     });
   }
 
-  notify(queue: SplitQueue): Kthread {
-    const reader = this.#queues[queue.index]?.reader;
-    assert(reader !== undefined, 'a kicked queue was given to the device');
-    if (reader.broken !== null) return nothing();
-    this.counters.avail_chains += reader.take(this.#kernel.now);
-    if (reader.broken !== null) {
-      this.counters.broken_queues++;
-      this.#kernel.log.add(this.#kernel.now, 'queue_broken', {
-        queue: queue.index,
-        reason: reader.broken,
-      });
+  *resetQueue(index: number): Kthread {
+    this.#queues[index] = undefined;
+    yield* this.#post({ name: 'resetQueue', index });
+    for (let i = 0; i < MAX_RESET_POLLS; i++) {
+      if (!(yield* this.#access({ name: 'getQueue', index }, 'queue')).enabled) return;
     }
+    this.counters.protocol_violations++;
+  }
+
+  notify(queue: DriverQueue): Kthread {
+    const ring = this.#queues[queue.index]?.ring;
+    assert(ring !== undefined, 'a kicked queue was given to the device');
+    if (ring.broken !== null) return nothing();
+    if (!queue.kickNeeded()) {
+      this.counters.suppressed_kicks++;
+      return nothing();
+    }
+    ring.take(this.#kernel.now);
+    if (ring.broken !== null) this.#noteBroken(queue.index, ring.broken);
     this.#kernel.notify(queue.index);
     return nothing();
   }
@@ -146,9 +159,16 @@ export class ChannelTransport implements VirtioTransport {
   /** The chains notified since the last call, for the frame that goes out now. */
   drainAvail(): Message<'avail'>[] {
     const messages: Message<'avail'>[] = [];
-    for (const attached of this.#queues) {
-      const message = attached?.reader.drain();
-      if (message) messages.push(message);
+    for (const [index, attached] of this.#queues.entries()) {
+      if (!attached) continue;
+      const { ring } = attached;
+      const wasBroken = ring.broken !== null;
+      const message = ring.drain();
+      if (message) {
+        messages.push(message);
+        this.counters.avail_chains += message.heads.length / 2;
+      }
+      if (ring.broken !== null && !wasBroken) this.#noteBroken(index, ring.broken);
     }
     return messages;
   }
@@ -161,14 +181,26 @@ export class ChannelTransport implements VirtioTransport {
         return;
       case 'irq': {
         if (message.vector === CONFIG_VECTOR) this.#configChanged();
-        else if (this.#queues[message.vector]) this.#queues[message.vector]!.callback();
-        else this.counters.protocol_violations++;
+        else this.#interrupt(message.vector);
         return;
       }
       case 'configChanged':
         this.#configChanged();
         return;
     }
+  }
+
+  /** The host's interrupt reaches the guest only if the driver asked for it, as on any bus. */
+  #interrupt(index: number): void {
+    const attached = this.#queues[index];
+    if (!attached) this.counters.protocol_violations++;
+    else if (attached.ring.interruptNeeded()) attached.callback();
+    else this.counters.suppressed_irqs++;
+  }
+
+  #noteBroken(queue: number, reason: string): void {
+    this.counters.broken_queues++;
+    this.#kernel.log.add(this.#kernel.now, 'queue_broken', { queue, reason });
   }
 
   #configChanged(): void {
@@ -178,13 +210,13 @@ export class ChannelTransport implements VirtioTransport {
   }
 
   #receiveUsed(message: Message<'used'>): void {
-    const reader = this.#queues[message.queue]?.reader;
+    const ring = this.#queues[message.queue]?.ring;
     const count = message.heads.length / 2;
-    if (!reader || !Number.isInteger(count) || message.written_bytes.length !== count * 4) {
+    if (!ring || !Number.isInteger(count) || message.written_bytes.length !== count * 4) {
       this.counters.protocol_violations++;
       return;
     }
-    const bad = reader.complete(message.heads, message.written_bytes);
+    const bad = ring.complete(message.heads, message.written_bytes);
     this.counters.protocol_violations += bad;
     this.counters.used_chains += count - bad;
   }

@@ -1,22 +1,40 @@
 /** Guest memory for rings, allocated as vring_alloc_queue does: contiguous, zeroed, by order. */
-import { isQueueSize, splitRingLayout } from '../../protocol/index.ts';
-import { PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import { type FeatureSet, isQueueSize } from '../../protocol/index.ts';
+import { gpaToPfn, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { Gfp, MAX_PAGE_ORDER } from '../mm/index.ts';
+import type { DriverQueue } from './queue.ts';
+import { ringOptions } from './ring-features.ts';
 import { SplitQueue } from './split-queue.ts';
 
 /**
- * A queue of at most `maxSize` descriptors in fresh memory: a smaller ring is tried where a large
- * contiguous block is not to be had. null: the queue does not exist, or there is no memory at all.
+ * A queue of at most `maxSize` descriptors in fresh memory, of the layout that was negotiated: a
+ * smaller ring is tried where a large contiguous block is not to be had. null: the queue does not
+ * exist, or there is no memory at all.
  */
-export function allocateQueue(kernel: Kernel, index: number, maxSize: number): SplitQueue | null {
+export function allocateQueue(
+  kernel: Kernel,
+  index: number,
+  maxSize: number,
+  negotiated: FeatureSet = 0n,
+): DriverQueue | null {
   if (!isQueueSize(maxSize)) return null;
+  const options = ringOptions(negotiated);
   for (let size = maxSize; size >= 1; size /= 2) {
-    const pageCount = Math.ceil(splitRingLayout(size).sizeBytes / PAGE_SIZE_BYTES);
+    const pageCount = Math.ceil(SplitQueue.sizeBytes(size, options) / PAGE_SIZE_BYTES);
     const order = Math.ceil(Math.log2(pageCount));
     if (order > MAX_PAGE_ORDER) continue;
     const pfn = kernel.mm.alloc(order, Gfp.GFP_KERNEL | Gfp.__GFP_ZERO | Gfp.__GFP_NOWARN);
-    if (pfn >= 0) return new SplitQueue(index, size, pfn, pageCount, kernel.ram);
+    if (pfn < 0) continue;
+    return new SplitQueue(index, size, options, { memory: kernel.ram, pfn, pageCount });
   }
   return null;
+}
+
+/** Give the memory of a queue back that the device no longer knows. */
+export function freeQueue(kernel: Kernel, queue: DriverQueue): void {
+  const pfn = gpaToPfn(queue.areas.descGpa);
+  const order = kernel.mm.pages.order[pfn]!;
+  kernel.ram.dropBytes(pfn, 1 << order);
+  kernel.mm.free(pfn, order);
 }

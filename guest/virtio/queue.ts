@@ -69,9 +69,15 @@ export interface GuestBytes {
 export interface DeviceRing {
   /** Why the ring makes no sense, or null. A broken ring is left alone until it is set up again. */
   readonly broken: string | null;
-  /** Take every newly available chain; returns how many. Stops for good at the first bad one. */
+  /**
+   * Take newly available chains; returns how many. Stops for good at the first bad one, and until
+   * the next `drain` when the batch is full.
+   */
   take(now: Nanoseconds): number;
-  /** The chains taken since the last call as one message, or null. */
+  /**
+   * The chains taken since the last call as one message, or null. Chains that a full batch left in
+   * the ring are taken then, for the next call; so the ring can also break here.
+   */
   drain(): Message<'avail'> | null;
   /** Write used entries (u16 heads, u32 lengths); returns how many named no outstanding chain. */
   complete(heads: Uint8Array, writtenBytes: Uint8Array): number;

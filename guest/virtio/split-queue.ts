@@ -1,94 +1,87 @@
 /**
- * Driver side of a split virtqueue in guest memory (virtio 1.4 §2.7). The ring is one physically
- * contiguous, byte-backed allocation. What the device may write is never trusted: the free list and
- * the length of each chain live in driver memory, as Linux's desc_extra does.
+ * Driver side of a split virtqueue in guest memory (virtio 1.4 §2.7). What the device may write is
+ * never trusted: the free list and the length of each chain live in driver memory, as Linux's
+ * desc_extra does.
  */
-
 import {
+  AvailFlag,
   AvailHeader,
   Desc,
   DescFlag,
+  needsEvent,
   type SplitRingLayout,
   splitRingLayout,
   UsedElem,
+  UsedFlag,
   UsedHeader,
   writeLe64,
 } from '../../protocol/index.ts';
-import { assert, Errno, type Gpa, type Pfn, pfnToGpa } from '../../shared/index.ts';
-
-/** One physically contiguous piece of a chain. */
-export interface Segment {
-  readonly gpa: Gpa;
-  readonly lengthBytes: number;
-}
-
-/** Device-readable (`out`) segments come before device-writable (`in`) ones, as the ring demands. */
-export interface Chain {
-  readonly out?: readonly Segment[];
-  readonly in?: readonly Segment[];
-}
-
-/** The byte-backed memory that a ring lives in (guest/machine/ram.ts). */
-export interface RingMemory {
-  bytesOf(pfn: Pfn, pageCount: number): Uint8Array;
-  touchBytes(pfn: Pfn, pageCount?: number): void;
-}
+import { assert, Errno, type Gpa } from '../../shared/index.ts';
+import { IndirectTables } from './indirect-tables.ts';
+import type { Chain, DriverQueue, QueueAreas } from './queue.ts';
+import type { RingOptions } from './ring-features.ts';
+import { RingPages, type RingPlace } from './ring-pages.ts';
 
 const U16_MASK = 0xffff;
 const NO_HEAD = -1;
+/** Added to an index: an event that no ring full of entries reaches from there. */
+const NEVER = 0x8000;
 
-export class SplitQueue {
+export class SplitQueue implements DriverQueue {
   readonly index: number;
   readonly size: number;
   readonly layout: SplitRingLayout;
+  readonly areas: QueueAreas;
   readonly view: DataView;
-  readonly #memory: RingMemory;
-  readonly #pfn: Pfn;
-  readonly #touched: Uint8Array;
+  readonly #options: RingOptions;
+  readonly #pages: RingPages;
+  readonly #tables: IndirectTables | null;
   readonly #next: Uint16Array;
-  /** Descriptors of the chain that starts here; 0: not the head of an outstanding chain. */
+  /** Descriptors of the ring that the chain from here has; 0: not the head of a chain. */
   readonly #chainLength: Uint16Array;
   #freeHead = 0;
   #freeCount: number;
   #availIndex = 0;
+  /** `availIndex` when the driver last asked whether to kick. */
+  #kickedIndex = 0;
   #lastUsedIndex = 0;
-  /** Bytes the device wrote into the chain that `getUsed` returned last. */
+  #callbacksEnabled = true;
+  /** With IN_ORDER: the chain that is used next, and the last one of a batch under way, or −1. */
+  #oldestHead = 0;
+  #batchEnd = NO_HEAD;
+  #batchBytes = 0;
+  /** Used entries that the device says the batch has, at most. */
+  #batchEntries = 0;
   usedBytes = 0;
-  /** Used entries that named no outstanding chain; ignored. */
   badUsedCount = 0;
 
-  /**
-   * `pfn` is the first of `pageCount` contiguous zeroed frames, at least `layout.sizeBytes`;
-   * `size` is a power of two.
-   */
-  constructor(index: number, size: number, pfn: Pfn, pageCount: number, memory: RingMemory) {
+  /** Bytes of contiguous memory that a ring of `size` descriptors takes. */
+  static sizeBytes(size: number, options: RingOptions): number {
+    const { sizeBytes } = splitRingLayout(size);
+    return options.indirect ? tablesOffset(sizeBytes) + IndirectTables.sizeBytes : sizeBytes;
+  }
+
+  /** `size` is a power of two. */
+  constructor(index: number, size: number, options: RingOptions, place: RingPlace) {
     this.index = index;
     this.size = size;
     this.layout = splitRingLayout(size);
-    const bytes = memory.bytesOf(pfn, pageCount);
-    assert(this.layout.sizeBytes <= bytes.length, 'the ring fits its allocation');
-    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    this.#memory = memory;
-    this.#pfn = pfn;
-    this.#touched = new Uint8Array(pageCount);
-    this.#next = Uint16Array.from({ length: size }, (_, i) => (i + 1) % size);
+    this.#options = options;
+    this.#pages = new RingPages(place, SplitQueue.sizeBytes(size, options));
+    this.view = this.#pages.view;
+    this.areas = {
+      descGpa: this.#pages.gpa + this.layout.descOffset,
+      driverGpa: this.#pages.gpa + this.layout.availOffset,
+      deviceGpa: this.#pages.gpa + this.layout.usedOffset,
+    };
+    this.#tables = options.indirect
+      ? new IndirectTables(tablesOffset(this.layout.sizeBytes), size)
+      : null;
+    this.#next = Uint16Array.from({ length: size }, (_, i) => (i + 1) & (size - 1));
     this.#chainLength = new Uint16Array(size);
     this.#freeCount = size;
   }
 
-  get descGpa(): Gpa {
-    return pfnToGpa(this.#pfn) + this.layout.descOffset;
-  }
-
-  get availGpa(): Gpa {
-    return pfnToGpa(this.#pfn) + this.layout.availOffset;
-  }
-
-  get usedGpa(): Gpa {
-    return pfnToGpa(this.#pfn) + this.layout.usedOffset;
-  }
-
-  /** Descriptors that a new chain may take. */
   get freeCount(): number {
     return this.#freeCount;
   }
@@ -98,57 +91,59 @@ export class SplitQueue {
     return this.#availIndex;
   }
 
-  /** Make one chain available. Returns its head, −ENOSPC, or −EINVAL for an empty chain. */
   addChain(chain: Chain): number {
     const outCount = chain.out?.length ?? 0;
     const count = outCount + (chain.in?.length ?? 0);
     if (count === 0) return Errno.EINVAL;
-    if (count > this.#freeCount) return Errno.ENOSPC;
+    const table = this.#tables?.fits(count) === true ? this.#tables : null;
+    if ((table ? 1 : count) > this.#freeCount) return Errno.ENOSPC;
     const head = this.#freeHead;
-    let id = head;
-    for (let i = 0; i < count; i++) {
-      const segment = i < outCount ? chain.out![i]! : chain.in![i - outCount]!;
-      const next = this.#next[id]!;
-      const flags = (i < outCount ? 0 : DescFlag.WRITE) | (i + 1 < count ? DescFlag.NEXT : 0);
-      this.#writeDesc(id, segment.gpa, segment.lengthBytes, flags, next);
-      id = next;
+    if (table) {
+      const offset = table.take(head);
+      this.#writeChain(chain, outCount, count, offset);
+      const gpa = this.#pages.gpa + offset;
+      this.#writeDesc(this.#descAt(head), gpa, count * Desc.sizeBytes, DescFlag.INDIRECT, 0);
+      this.#publish(head, 1, this.#next[head]!);
+    } else {
+      this.#publish(head, count, this.#writeChain(chain, outCount, count, -1));
     }
-    this.#publish(head, count, id);
-    this.flushTouched();
+    this.#pages.flush();
     return head;
   }
 
-  /**
-   * Hot path of hinting: a chain of one descriptor, without allocation. The caller calls
-   * `flushTouched` before anything else may run. Returns the head or −ENOSPC.
-   */
   addSingle(gpa: Gpa, lengthBytes: number, writable: boolean): number {
     if (this.#freeCount === 0) return Errno.ENOSPC;
     const head = this.#freeHead;
-    this.#writeDesc(head, gpa, lengthBytes, writable ? DescFlag.WRITE : 0, 0);
+    this.#writeDesc(this.#descAt(head), gpa, lengthBytes, writable ? DescFlag.WRITE : 0, 0);
     this.#publish(head, 1, this.#next[head]!);
     return head;
   }
 
-  /**
-   * Take the next used chain: its head, or −1 when there is none. `usedBytes` is what the device
-   * wrote. Entries that name no outstanding chain are counted and passed over.
-   */
   getUsed(): number {
+    if (this.#batchEnd !== NO_HEAD) return this.#nextOfBatch();
     const { view, layout, size } = this;
     const usedIndex = view.getUint16(layout.usedOffset + UsedHeader.offsets.idx, true);
     while (this.#lastUsedIndex !== usedIndex) {
       const slot = this.#lastUsedIndex & (size - 1);
       const at = layout.usedOffset + UsedHeader.sizeBytes + slot * UsedElem.sizeBytes;
-      this.#lastUsedIndex = (this.#lastUsedIndex + 1) & U16_MASK;
       const head = view.getUint32(at + UsedElem.offsets.id, true);
       if (head < size && this.#chainLength[head] !== 0) {
-        this.usedBytes = view.getUint32(at + UsedElem.offsets.len, true);
+        const usedBytes = view.getUint32(at + UsedElem.offsets.len, true);
+        if (this.#options.inOrder) {
+          this.#batchEnd = head;
+          this.#batchBytes = usedBytes;
+          this.#batchEntries = (usedIndex - this.#lastUsedIndex) & U16_MASK;
+          return this.#nextOfBatch();
+        }
+        this.usedBytes = usedBytes;
+        this.#moveLastUsed();
         this.#release(head);
         return head;
       }
+      this.#moveLastUsed();
       this.badUsedCount++;
     }
+    if (this.#options.eventIdx) this.#pages.flush();
     return NO_HEAD;
   }
 
@@ -156,28 +151,69 @@ export class SplitQueue {
     return head < this.size && this.#chainLength[head] !== 0;
   }
 
-  /** Tell the machine which ring pages changed: their dirty-log bits and content tags. */
   flushTouched(): void {
-    for (let i = 0; i < this.#touched.length; i++) {
-      if (this.#touched[i] === 0) continue;
-      this.#touched[i] = 0;
-      this.#memory.touchBytes(this.#pfn + i);
+    this.#pages.flush();
+  }
+
+  kickNeeded(): boolean {
+    const { view, layout } = this;
+    const before = this.#kickedIndex;
+    this.#kickedIndex = this.#availIndex;
+    if (!this.#options.eventIdx) {
+      const flags = view.getUint16(layout.usedOffset + UsedHeader.offsets.flags, true);
+      return (flags & UsedFlag.NO_NOTIFY) === 0;
     }
+    const availEvent = view.getUint16(layout.availEventOffset, true);
+    return needsEvent(availEvent, this.#availIndex, before);
   }
 
-  /** A byte of the ring was changed through `view`, by the driver or by the device. */
-  markTouched(offset: number): void {
-    this.#touched[offset >>> 12] = 1;
+  disableCallbacks(): void {
+    this.#callbacksEnabled = false;
+    if (this.#options.eventIdx) this.#writeUsedEvent(this.#lastUsedIndex + NEVER);
+    else this.#writeAvailFlags(AvailFlag.NO_INTERRUPT);
+    this.#pages.flush();
   }
 
-  #writeDesc(id: number, gpa: Gpa, lengthBytes: number, flags: number, next: number): void {
-    const at = this.layout.descOffset + id * Desc.sizeBytes;
+  enableCallbacks(): boolean {
+    this.#callbacksEnabled = true;
+    if (this.#options.eventIdx) this.#writeUsedEvent(this.#lastUsedIndex);
+    else this.#writeAvailFlags(0);
+    this.#pages.flush();
+    const { view, layout } = this;
+    const usedIndex = view.getUint16(layout.usedOffset + UsedHeader.offsets.idx, true);
+    return usedIndex === this.#lastUsedIndex;
+  }
+
+  #descAt(id: number): number {
+    return this.layout.descOffset + id * Desc.sizeBytes;
+  }
+
+  /**
+   * Write all segments: into the table at `tableOffset`, or from the free head on if that is −1.
+   * Returns the free descriptor after the last one.
+   */
+  #writeChain(chain: Chain, outCount: number, count: number, tableOffset: number): number {
+    let id = this.#freeHead;
+    for (let i = 0; i < count; i++) {
+      const segment = i < outCount ? chain.out![i]! : chain.in![i - outCount]!;
+      const isLast = i + 1 === count;
+      const flags = (i < outCount ? 0 : DescFlag.WRITE) | (isLast ? 0 : DescFlag.NEXT);
+      const isDirect = tableOffset < 0;
+      const next = isDirect ? this.#next[id]! : i + 1;
+      const at = isDirect ? this.#descAt(id) : tableOffset + i * Desc.sizeBytes;
+      this.#writeDesc(at, segment.gpa, segment.lengthBytes, flags, isLast ? 0 : next);
+      if (isDirect) id = next;
+    }
+    return id;
+  }
+
+  #writeDesc(at: number, gpa: Gpa, lengthBytes: number, flags: number, next: number): void {
     const { view } = this;
     writeLe64(view, at + Desc.offsets.addr, gpa);
     view.setUint32(at + Desc.offsets.len, lengthBytes, true);
     view.setUint16(at + Desc.offsets.flags, flags, true);
     view.setUint16(at + Desc.offsets.next, next, true);
-    this.markTouched(at);
+    this.#pages.touch(at);
   }
 
   #publish(head: number, count: number, nextFree: number): void {
@@ -191,18 +227,62 @@ export class SplitQueue {
     this.#availIndex = (this.#availIndex + 1) & U16_MASK;
     // Ring entry first, index second: the device may look as soon as the index moves.
     view.setUint16(layout.availOffset + AvailHeader.offsets.idx, this.#availIndex, true);
-    this.markTouched(slot);
-    this.markTouched(layout.availOffset + AvailHeader.offsets.idx);
+    this.#pages.touch(slot);
+    this.#pages.touch(layout.availOffset + AvailHeader.offsets.idx);
+  }
+
+  #writeAvailFlags(flags: number): void {
+    const at = this.layout.availOffset + AvailHeader.offsets.flags;
+    this.view.setUint16(at, flags, true);
+    this.#pages.touch(at);
+  }
+
+  #writeUsedEvent(index: number): void {
+    this.view.setUint16(this.layout.usedEventOffset, index & U16_MASK, true);
+    this.#pages.touch(this.layout.usedEventOffset);
+  }
+
+  #moveLastUsed(): void {
+    this.#lastUsedIndex = (this.#lastUsedIndex + 1) & U16_MASK;
+    // The interrupt that the driver wants is the one for the entry it has not seen yet.
+    if (this.#options.eventIdx && this.#callbacksEnabled) this.#writeUsedEvent(this.#lastUsedIndex);
+  }
+
+  /**
+   * IN_ORDER: one used entry may stand for all chains up to its own. The length is the last one's;
+   * what the device wrote into the others is not known.
+   */
+  #nextOfBatch(): number {
+    const head = this.#oldestHead;
+    const isLast = head === this.#batchEnd;
+    this.usedBytes = isLast ? this.#batchBytes : 0;
+    if (!isLast && --this.#batchEntries === 0) {
+      // The index says that fewer chains were used than the entry does.
+      this.badUsedCount++;
+      this.#batchEnd = NO_HEAD;
+    }
+    if (isLast) this.#batchEnd = NO_HEAD;
+    this.#moveLastUsed();
+    this.#oldestHead = (head + this.#chainLength[head]!) & (this.size - 1);
+    this.#release(head);
+    return head;
   }
 
   #release(head: number): void {
     const count = this.#chainLength[head]!;
     this.#chainLength[head] = 0;
+    this.#tables?.release(head);
+    this.#freeCount += count;
+    assert(this.#freeCount <= this.size, 'free descriptors do not exceed the ring');
+    // With IN_ORDER descriptors are taken in ring order for ever (§2.7.5).
+    if (this.#options.inOrder) return;
     let tail = head;
     for (let i = 1; i < count; i++) tail = this.#next[tail]!;
     this.#next[tail] = this.#freeHead;
     this.#freeHead = head;
-    this.#freeCount += count;
-    assert(this.#freeCount <= this.size, 'free descriptors do not exceed the ring');
   }
+}
+
+function tablesOffset(ringBytes: number): number {
+  return Math.ceil(ringBytes / Desc.sizeBytes) * Desc.sizeBytes;
 }

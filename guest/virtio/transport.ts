@@ -5,7 +5,7 @@
  */
 import type { FeatureSet } from '../../protocol/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
-import type { SplitQueue } from './split-queue.ts';
+import type { DriverQueue } from './queue.ts';
 
 export interface DeviceInfo {
   readonly deviceId: number;
@@ -31,9 +31,14 @@ export interface VirtioTransport {
   /** 0: there is no such queue. */
   getQueueMaxSize(index: number): Kthread<number>;
   /** Give the ring to the device; `callback` runs in interrupt context: it only wakes threads. */
-  setQueue(queue: SplitQueue, callback: () => void): Kthread;
-  /** Kick: tell the device that chains are available. */
-  notify(queue: SplitQueue): Kthread;
+  setQueue(queue: DriverQueue, callback: () => void): Kthread;
+  /**
+   * Queue reset (§2.6.1), with RING_RESET negotiated: the device forgets the queue and every chain
+   * of it. Waits until it has (§2.6.1.1.2); then `setQueue` may follow.
+   */
+  resetQueue(index: number): Kthread;
+  /** Kick: tell the device that chains are available, unless it asked not to be told. */
+  notify(queue: DriverQueue): Kthread;
   /** Called in interrupt context when the device changed its configuration. */
   onConfigChanged: (() => void) | null;
 }

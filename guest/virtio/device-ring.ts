@@ -1,0 +1,21 @@
+/** The device's hand on a queue, of the layout that was negotiated. */
+import type { FeatureSet } from '../../protocol/index.ts';
+import type { DeviceRing, GuestBytes, QueueAreas } from './queue.ts';
+import { ringOptions } from './ring-features.ts';
+import { SplitRing } from './split-ring.ts';
+
+/** A queue as the driver set it up. */
+export interface QueueSetup {
+  readonly index: number;
+  readonly size: number;
+  readonly areas: QueueAreas;
+}
+
+/** `size` is one that the specification allows for the layout. */
+export function createDeviceRing(
+  setup: QueueSetup,
+  negotiated: FeatureSet,
+  memory: GuestBytes,
+): DeviceRing {
+  return new SplitRing({ ...setup, options: ringOptions(negotiated) }, memory);
+}

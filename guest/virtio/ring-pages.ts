@@ -1,0 +1,53 @@
+/**
+ * The frames that a driver's ring lies in: one physically contiguous, byte-backed allocation, and
+ * which of its frames have changed since the machine was told.
+ */
+import { assert, type Gpa, PAGE_SHIFT, type Pfn, pfnToGpa } from '../../shared/index.ts';
+
+/** The byte-backed memory that a ring lives in (guest/machine/ram.ts). */
+export interface RingMemory {
+  bytesOf(pfn: Pfn, pageCount: number): Uint8Array;
+  touchBytes(pfn: Pfn, pageCount?: number): void;
+}
+
+export interface RingPlace {
+  readonly memory: RingMemory;
+  /** First of `pageCount` contiguous zeroed frames. */
+  readonly pfn: Pfn;
+  readonly pageCount: number;
+}
+
+export class RingPages {
+  readonly view: DataView;
+  readonly gpa: Gpa;
+  readonly #place: RingPlace;
+  readonly #touched: Uint8Array;
+  #isTouched = false;
+
+  /** `sizeBytes`: what the ring needs of the place. */
+  constructor(place: RingPlace, sizeBytes: number) {
+    const bytes = place.memory.bytesOf(place.pfn, place.pageCount);
+    assert(sizeBytes <= bytes.length, 'the ring fits its allocation');
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.gpa = pfnToGpa(place.pfn);
+    this.#place = place;
+    this.#touched = new Uint8Array(place.pageCount);
+  }
+
+  /** The byte at `offset` was changed through `view`. */
+  touch(offset: number): void {
+    this.#touched[offset >>> PAGE_SHIFT] = 1;
+    this.#isTouched = true;
+  }
+
+  /** Tell the machine which frames changed: their dirty-log bits and content tags. */
+  flush(): void {
+    if (!this.#isTouched) return;
+    this.#isTouched = false;
+    for (let i = 0; i < this.#touched.length; i++) {
+      if (this.#touched[i] === 0) continue;
+      this.#touched[i] = 0;
+      this.#place.memory.touchBytes(this.#place.pfn + i);
+    }
+  }
+}
