@@ -10,6 +10,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -34,13 +35,12 @@ export async function fetchPeers(lockText: string, say: Say): Promise<string> {
   const target = cacheFolder(lockText);
   if (existsSync(join(target, PARTS_FILE))) return target;
   const lock = JSON.parse(lockText) as Lock;
-  mkdirSync(cacheRoot(), { recursive: true });
-  const work = mkdtempSync(join(cacheRoot(), '.fetch-'));
+  const work = workFolder();
   try {
-    const [qemu, linux] = await Promise.all([
+    const [qemu, linux] = await both(
       fetchSet('qemu', lock.qemu, work, say),
       fetchSet('linux', lock.linux, work, say),
-    ]);
+    );
     linkFirmware(join(work, 'qemu'));
     const parts: Parts = {
       locked: qemu.locked && linux.locked,
@@ -55,20 +55,41 @@ export async function fetchPeers(lockText: string, say: Say): Promise<string> {
   }
 }
 
+/** As `Promise.all`, but a failure waits for the other: it still writes into the same folder. */
+async function both<T>(first: Promise<T>, second: Promise<T>): Promise<[T, T]> {
+  await Promise.allSettled([first, second]);
+  return [await first, await second];
+}
+
 /** The lock as it would be today. */
 export async function newestLock(say: Say): Promise<Lock> {
-  mkdirSync(cacheRoot(), { recursive: true });
-  const work = mkdtempSync(join(cacheRoot(), '.lock-'));
+  const work = workFolder();
   try {
     const newest = async (set: SetName) => {
       const apt = await openApt(set, work, say);
       return resolveNewest(set, apt);
     };
-    const [qemu, linux] = await Promise.all([newest('qemu'), newest('linux')]);
+    const [qemu, linux] = await both(newest('qemu'), newest('linux'));
     return { qemu, linux };
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
+}
+
+const WORK_PREFIX = '.fetch-';
+const ABANDONED_AFTER_MS = 3_600_000;
+
+/** In the cache, so that a rename publishes it. What a killed process left there goes. */
+function workFolder(): string {
+  const root = cacheRoot();
+  mkdirSync(root, { recursive: true });
+  for (const name of readdirSync(root)) {
+    const path = join(root, name);
+    if (!name.startsWith(WORK_PREFIX)) continue;
+    const ageMs = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now());
+    if (ageMs > ABANDONED_AFTER_MS) rmSync(path, { recursive: true, force: true });
+  }
+  return mkdtempSync(join(root, WORK_PREFIX));
 }
 
 async function openApt(set: SetName, work: string, say: Say): Promise<Apt> {
