@@ -109,6 +109,11 @@ export class Ram {
     for (let i = 0; i < pageCount; i++) this.#bytes.delete(pfn + i);
   }
 
+  /** The frames that are backed by bytes now, and their live bytes. */
+  get backed(): ReadonlyMap<Pfn, Uint8Array> {
+    return this.#bytes;
+  }
+
   /** The bytes of these frames were changed through a view. */
   touchBytes(pfn: Pfn, pageCount = 1): void {
     for (let i = 0; i < pageCount; i++) this.write(pfn + i);
