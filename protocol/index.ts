@@ -1,7 +1,9 @@
 export * from './balloon.ts';
+export * from './balloon-stats.ts';
 export * from './bulk.ts';
 export * from './control.ts';
 export * from './device-config.ts';
+export * from './driver-config.ts';
 export * from './explore.ts';
 export * from './host-events.ts';
 export * from './ipc/address.ts';
@@ -10,6 +12,7 @@ export { encodeFrame } from './ipc/frame.ts';
 export { type GuestFacts, type Hello, ramOf } from './ipc/hello.ts';
 export { decodeMessage, encodeMessage, layoutHash } from './ipc/validate.ts';
 export * from './messages.ts';
+export * from './packed-ring.ts';
 export * from './ring.ts';
 export * from './struct.ts';
 export * from './vcpu.ts';

@@ -1,5 +1,6 @@
 /** The device's hand on a queue, of the layout that was negotiated. */
-import type { FeatureSet } from '../../protocol/index.ts';
+import { Feature, type FeatureSet, hasFeature } from '../../protocol/index.ts';
+import { PackedRing } from './packed-ring.ts';
 import type { DeviceRing, GuestBytes, QueueAreas } from './queue.ts';
 import { ringOptions } from './ring-features.ts';
 import { SplitRing } from './split-ring.ts';
@@ -17,5 +18,6 @@ export function createDeviceRing(
   negotiated: FeatureSet,
   memory: GuestBytes,
 ): DeviceRing {
-  return new SplitRing({ ...setup, options: ringOptions(negotiated) }, memory);
+  const Ring = hasFeature(negotiated, Feature.RING_PACKED) ? PackedRing : SplitRing;
+  return new Ring({ ...setup, options: ringOptions(negotiated) }, memory);
 }

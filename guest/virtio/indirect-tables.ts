@@ -3,7 +3,7 @@
  * a chain that finds none free, or needs a larger one, goes into the ring itself, as it does in
  * Linux when the allocation of a table fails.
  */
-import { Desc } from '../../protocol/index.ts';
+import { Desc, RingAlignment } from '../../protocol/index.ts';
 
 /** As many as one report of free pages has segments (PAGE_REPORTING_CAPACITY of Linux). */
 const TABLE_DESCS = 32;
@@ -13,7 +13,6 @@ const TABLE_COUNT = 8;
 const NO_TABLE = -1;
 
 export class IndirectTables {
-  static readonly sizeBytes = TABLE_COUNT * TABLE_BYTES;
   readonly #offset: number;
   readonly #maxDescs: number;
   readonly #free = Uint8Array.from({ length: TABLE_COUNT }, (_, i) => i);
@@ -21,9 +20,14 @@ export class IndirectTables {
   /** Table of each head, or −1. */
   readonly #tableOf: Int8Array;
 
-  /** `offset`: of the first table from the start of the allocation; 16-byte aligned. */
-  constructor(offset: number, queueSize: number) {
-    this.#offset = offset;
+  /** Bytes of a ring and of the tables behind it. */
+  static sizeBytesAfter(ringBytes: number): number {
+    return alignUp(ringBytes) + TABLE_COUNT * TABLE_BYTES;
+  }
+
+  /** `ringBytes`: the ring at the start of the allocation. */
+  constructor(ringBytes: number, queueSize: number) {
+    this.#offset = alignUp(ringBytes);
     // No chain may be longer than the queue, in a table or not (virtio 1.4 §2.7.5.3.1).
     this.#maxDescs = Math.min(TABLE_DESCS, queueSize);
     this.#tableOf = new Int8Array(queueSize).fill(NO_TABLE);
@@ -48,4 +52,8 @@ export class IndirectTables {
     this.#tableOf[head] = NO_TABLE;
     this.#free[this.#freeCount++] = table;
   }
+}
+
+function alignUp(offset: number): number {
+  return Math.ceil(offset / RingAlignment.DESC) * RingAlignment.DESC;
 }

@@ -1,8 +1,15 @@
 /** Guest memory for rings, allocated as vring_alloc_queue does: contiguous, zeroed, by order. */
-import { type FeatureSet, isQueueSize } from '../../protocol/index.ts';
+import {
+  Feature,
+  type FeatureSet,
+  hasFeature,
+  isPackedQueueSize,
+  isQueueSize,
+} from '../../protocol/index.ts';
 import { gpaToPfn, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { Gfp, MAX_PAGE_ORDER } from '../mm/index.ts';
+import { PackedQueue } from './packed-queue.ts';
 import type { DriverQueue } from './queue.ts';
 import { ringOptions } from './ring-features.ts';
 import { SplitQueue } from './split-queue.ts';
@@ -18,15 +25,17 @@ export function allocateQueue(
   maxSize: number,
   negotiated: FeatureSet = 0n,
 ): DriverQueue | null {
-  if (!isQueueSize(maxSize)) return null;
+  const isPacked = hasFeature(negotiated, Feature.RING_PACKED);
+  if (!(isPacked ? isPackedQueueSize(maxSize) : isQueueSize(maxSize))) return null;
   const options = ringOptions(negotiated);
-  for (let size = maxSize; size >= 1; size /= 2) {
-    const pageCount = Math.ceil(SplitQueue.sizeBytes(size, options) / PAGE_SIZE_BYTES);
+  const Queue = isPacked ? PackedQueue : SplitQueue;
+  for (let size = maxSize; size >= 1; size >>>= 1) {
+    const pageCount = Math.ceil(Queue.sizeBytes(size, options) / PAGE_SIZE_BYTES);
     const order = Math.ceil(Math.log2(pageCount));
     if (order > MAX_PAGE_ORDER) continue;
     const pfn = kernel.mm.alloc(order, Gfp.GFP_KERNEL | Gfp.__GFP_ZERO | Gfp.__GFP_NOWARN);
     if (pfn < 0) continue;
-    return new SplitQueue(index, size, options, { memory: kernel.ram, pfn, pageCount });
+    return new Queue(index, size, options, { memory: kernel.ram, pfn, pageCount });
   }
   return null;
 }

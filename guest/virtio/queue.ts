@@ -18,6 +18,12 @@ export interface Chain {
   readonly in?: readonly Segment[];
 }
 
+/** The `i`-th of all segments, readable ones first. */
+export function segmentOf(chain: Chain, i: number): Segment {
+  const outCount = chain.out?.length ?? 0;
+  return i < outCount ? chain.out![i]! : chain.in![i - outCount]!;
+}
+
 /**
  * Where the three parts of a queue lie: descriptor table, available ring and used ring of a split
  * queue; descriptor ring, driver and device event suppression of a packed one.

@@ -17,8 +17,9 @@ import {
   writeLe64,
 } from '../../protocol/index.ts';
 import { assert, Errno, type Gpa } from '../../shared/index.ts';
+import { InOrderBatch } from './in-order-batch.ts';
 import { IndirectTables } from './indirect-tables.ts';
-import type { Chain, DriverQueue, QueueAreas } from './queue.ts';
+import { type Chain, type DriverQueue, type QueueAreas, segmentOf } from './queue.ts';
 import type { RingOptions } from './ring-features.ts';
 import { RingPages, type RingPlace } from './ring-pages.ts';
 
@@ -36,6 +37,7 @@ export class SplitQueue implements DriverQueue {
   readonly #options: RingOptions;
   readonly #pages: RingPages;
   readonly #tables: IndirectTables | null;
+  readonly #inOrder: InOrderBatch | null;
   readonly #next: Uint16Array;
   /** Descriptors of the ring that the chain from here has; 0: not the head of a chain. */
   readonly #chainLength: Uint16Array;
@@ -46,19 +48,13 @@ export class SplitQueue implements DriverQueue {
   #kickedIndex = 0;
   #lastUsedIndex = 0;
   #callbacksEnabled = true;
-  /** With IN_ORDER: the chain that is used next, and the last one of a batch under way, or −1. */
-  #oldestHead = 0;
-  #batchEnd = NO_HEAD;
-  #batchBytes = 0;
-  /** Used entries that the device says the batch has, at most. */
-  #batchEntries = 0;
   usedBytes = 0;
   badUsedCount = 0;
 
   /** Bytes of contiguous memory that a ring of `size` descriptors takes. */
   static sizeBytes(size: number, options: RingOptions): number {
     const { sizeBytes } = splitRingLayout(size);
-    return options.indirect ? tablesOffset(sizeBytes) + IndirectTables.sizeBytes : sizeBytes;
+    return options.indirect ? IndirectTables.sizeBytesAfter(sizeBytes) : sizeBytes;
   }
 
   /** `size` is a power of two. */
@@ -74,9 +70,8 @@ export class SplitQueue implements DriverQueue {
       driverGpa: this.#pages.gpa + this.layout.availOffset,
       deviceGpa: this.#pages.gpa + this.layout.usedOffset,
     };
-    this.#tables = options.indirect
-      ? new IndirectTables(tablesOffset(this.layout.sizeBytes), size)
-      : null;
+    this.#tables = options.indirect ? new IndirectTables(this.layout.sizeBytes, size) : null;
+    this.#inOrder = options.inOrder ? new InOrderBatch(size) : null;
     this.#next = Uint16Array.from({ length: size }, (_, i) => (i + 1) & (size - 1));
     this.#chainLength = new Uint16Array(size);
     this.#freeCount = size;
@@ -107,6 +102,7 @@ export class SplitQueue implements DriverQueue {
     } else {
       this.#publish(head, count, this.#writeChain(chain, outCount, count, -1));
     }
+    this.#inOrder?.added(head, chain);
     this.#pages.flush();
     return head;
   }
@@ -116,11 +112,12 @@ export class SplitQueue implements DriverQueue {
     const head = this.#freeHead;
     this.#writeDesc(this.#descAt(head), gpa, lengthBytes, writable ? DescFlag.WRITE : 0, 0);
     this.#publish(head, 1, this.#next[head]!);
+    this.#inOrder?.addedSingle(head, writable ? lengthBytes : 0);
     return head;
   }
 
   getUsed(): number {
-    if (this.#batchEnd !== NO_HEAD) return this.#nextOfBatch();
+    if (this.#inOrder?.isActive) return this.#nextOfBatch(this.#inOrder);
     const { view, layout, size } = this;
     const usedIndex = view.getUint16(layout.usedOffset + UsedHeader.offsets.idx, true);
     while (this.#lastUsedIndex !== usedIndex) {
@@ -129,11 +126,9 @@ export class SplitQueue implements DriverQueue {
       const head = view.getUint32(at + UsedElem.offsets.id, true);
       if (head < size && this.#chainLength[head] !== 0) {
         const usedBytes = view.getUint32(at + UsedElem.offsets.len, true);
-        if (this.#options.inOrder) {
-          this.#batchEnd = head;
-          this.#batchBytes = usedBytes;
-          this.#batchEntries = (usedIndex - this.#lastUsedIndex) & U16_MASK;
-          return this.#nextOfBatch();
+        if (this.#inOrder) {
+          this.#inOrder.begin(head, usedBytes, (usedIndex - this.#lastUsedIndex) & U16_MASK);
+          return this.#nextOfBatch(this.#inOrder);
         }
         this.usedBytes = usedBytes;
         this.#moveLastUsed();
@@ -179,6 +174,7 @@ export class SplitQueue implements DriverQueue {
     if (this.#options.eventIdx) this.#writeUsedEvent(this.#lastUsedIndex);
     else this.#writeAvailFlags(0);
     this.#pages.flush();
+    if (this.#inOrder?.isActive) return false;
     const { view, layout } = this;
     const usedIndex = view.getUint16(layout.usedOffset + UsedHeader.offsets.idx, true);
     return usedIndex === this.#lastUsedIndex;
@@ -195,7 +191,7 @@ export class SplitQueue implements DriverQueue {
   #writeChain(chain: Chain, outCount: number, count: number, tableOffset: number): number {
     let id = this.#freeHead;
     for (let i = 0; i < count; i++) {
-      const segment = i < outCount ? chain.out![i]! : chain.in![i - outCount]!;
+      const segment = segmentOf(chain, i);
       const isLast = i + 1 === count;
       const flags = (i < outCount ? 0 : DescFlag.WRITE) | (isLast ? 0 : DescFlag.NEXT);
       const isDirect = tableOffset < 0;
@@ -248,22 +244,12 @@ export class SplitQueue implements DriverQueue {
     if (this.#options.eventIdx && this.#callbacksEnabled) this.#writeUsedEvent(this.#lastUsedIndex);
   }
 
-  /**
-   * IN_ORDER: one used entry may stand for all chains up to its own. The length is the last one's;
-   * what the device wrote into the others is not known.
-   */
-  #nextOfBatch(): number {
-    const head = this.#oldestHead;
-    const isLast = head === this.#batchEnd;
-    this.usedBytes = isLast ? this.#batchBytes : 0;
-    if (!isLast && --this.#batchEntries === 0) {
-      // The index says that fewer chains were used than the entry does.
-      this.badUsedCount++;
-      this.#batchEnd = NO_HEAD;
-    }
-    if (isLast) this.#batchEnd = NO_HEAD;
+  #nextOfBatch(batch: InOrderBatch): number {
+    const head = batch.next();
+    this.usedBytes = batch.usedBytes;
+    // The index says that fewer chains were used than the entry does.
+    if (batch.cutShort) this.badUsedCount++;
     this.#moveLastUsed();
-    this.#oldestHead = (head + this.#chainLength[head]!) & (this.size - 1);
     this.#release(head);
     return head;
   }
@@ -275,14 +261,10 @@ export class SplitQueue implements DriverQueue {
     this.#freeCount += count;
     assert(this.#freeCount <= this.size, 'free descriptors do not exceed the ring');
     // With IN_ORDER descriptors are taken in ring order for ever (§2.7.5).
-    if (this.#options.inOrder) return;
+    if (this.#inOrder) return;
     let tail = head;
     for (let i = 1; i < count; i++) tail = this.#next[tail]!;
     this.#next[tail] = this.#freeHead;
     this.#freeHead = head;
   }
-}
-
-function tablesOffset(ringBytes: number): number {
-  return Math.ceil(ringBytes / Desc.sizeBytes) * Desc.sizeBytes;
 }

@@ -19,6 +19,7 @@ import {
 } from '../../protocol/index.ts';
 import type { Nanoseconds } from '../../shared/index.ts';
 import { AvailBatch, BATCH_FULL } from './avail-batch.ts';
+import { OutstandingOrder } from './outstanding-order.ts';
 import type { DeviceRing, GuestBytes, QueueAreas } from './queue.ts';
 import { RingArea } from './ring-area.ts';
 import type { RingOptions } from './ring-features.ts';
@@ -46,8 +47,7 @@ export class SplitRing implements DeviceRing {
   /** Descriptors of the ring that the outstanding chain from here has; 0: there is none. */
   readonly #chainLength: Uint16Array;
   #outstandingDescs = 0;
-  /** With IN_ORDER: outstanding heads in the order in which they were taken. */
-  readonly #order: Uint16Array | null;
+  readonly #order: OutstandingOrder | null;
   #lastAvailIndex = 0;
   #usedIndex = 0;
   /** `usedIndex` when it was last asked whether to interrupt. */
@@ -66,7 +66,7 @@ export class SplitRing implements DeviceRing {
     this.#availEventOffset = usedRingBytes(size) - 2;
     this.#batch = new AvailBatch(index, size, memory);
     this.#chainLength = new Uint16Array(size);
-    this.#order = options.inOrder ? new Uint16Array(size) : null;
+    this.#order = options.inOrder ? new OutstandingOrder(size) : null;
   }
 
   take(now: Nanoseconds): number {
@@ -90,7 +90,7 @@ export class SplitRing implements DeviceRing {
       }
       if (problem !== null) return this.#break(problem, taken);
       this.#batch.close(head, now);
-      if (this.#order) this.#order[slot] = head;
+      this.#order?.add(head);
       this.#lastAvailIndex = (this.#lastAvailIndex + 1) & U16_MASK;
       taken++;
     }
@@ -163,7 +163,7 @@ export class SplitRing implements DeviceRing {
   /** Outstanding, and with IN_ORDER the oldest of all that are. */
   #isNextUsed(head: number): boolean {
     if (head >= this.#size || this.#chainLength[head] === 0) return false;
-    return this.#order === null || this.#order[this.#usedIndex & (this.#size - 1)] === head;
+    return this.#order === null || this.#order.takeIfOldest(head);
   }
 
   /** Add one chain's elements to the batch. Returns what is wrong with it, BATCH_FULL, or null. */

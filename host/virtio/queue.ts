@@ -4,6 +4,8 @@
  * what the guest sent: a bad message or chain is counted and passed over.
  */
 import {
+  MAX_BATCH_OUT_BYTES,
+  MAX_BATCH_SEGMENTS,
   type Message,
   toFloat64,
   toUint16,
@@ -19,9 +21,6 @@ export interface QueueAddresses {
   readonly availGpa: Gpa;
   readonly usedGpa: Gpa;
 }
-
-/** Bytes of readable data in one `avail` message: far above any balloon buffer. */
-const MAX_OUT_BYTES = 1 << 20;
 
 /** Position of the chain under the cursor, and views of its parts. */
 export class AvailCursor {
@@ -59,8 +58,9 @@ export class AvailCursor {
     if (atNs.length !== count || outBytes.length !== count || inCount.length !== count) {
       return false;
     }
-    if (inGpa.length !== inBytes.length || inGpa.length > queueSize) return false;
-    if (message.out.length > MAX_OUT_BYTES || sum(outBytes) !== message.out.length) return false;
+    if (inGpa.length !== inBytes.length || inGpa.length > MAX_BATCH_SEGMENTS) return false;
+    if (message.out.length > MAX_BATCH_OUT_BYTES || sum(outBytes) !== message.out.length)
+      return false;
     if (sum(inCount) !== inGpa.length) return false;
     if (!timesAreOrdered(atNs) || !segmentsAreAddressable(inGpa, inBytes)) return false;
     this.#heads = heads;
