@@ -3,7 +3,7 @@
  * SHA-256. Its digest names the folder of the cache that holds them unpacked.
  */
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 
@@ -21,10 +21,13 @@ export interface LockedSet {
 }
 
 export type SetName = 'qemu' | 'linux';
-export const SET_NAMES: readonly SetName[] = ['qemu', 'linux'];
 export type Lock = Readonly<Record<SetName, LockedSet>>;
 
-export const LOCK_URL = new URL('./lock.json', import.meta.url);
+const BESIDE = new URL('./lock.json', import.meta.url);
+/** Compiled code lies in dist/, the lock beside its source. */
+export const LOCK_URL = existsSync(BESIDE)
+  ? BESIDE
+  : new URL('../../../peers/fetch/lock.json', import.meta.url);
 
 export function readLockText(): string {
   return readFileSync(LOCK_URL, 'utf8');

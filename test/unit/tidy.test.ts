@@ -17,7 +17,8 @@ const isText = (name: string) =>
 const texts = new Map(
   files.filter(isText).map((name) => [name, readFileSync(root + name, 'utf8')]),
 );
-const code = [...texts].filter(([name]) => /^(shared|protocol|guest|host|lab)\/.*\.ts$/.test(name));
+const CODE = /^(shared|protocol|guest|host|explorer|peers|fuzz|spec|lab)\/.*\.ts$/;
+const code = [...texts].filter(([name]) => CODE.test(name));
 const MAX_FILE_LINES = 400;
 const MAX_FUNCTION_LINES = 70;
 
