@@ -10,12 +10,14 @@ import type {
   HostConfig,
   HostStatus,
   MigrateParams,
+  MigrateProgress,
   MigrationReport,
 } from '../protocol/index.ts';
 import { ramOf } from '../protocol/index.ts';
-import { EventLog } from '../shared/index.ts';
+import { BallastError, EventLog } from '../shared/index.ts';
 import { Evaluator, guestStatistics } from './evaluation/evaluator.ts';
 import { migrate } from './migration/drive.ts';
+import { MigrationJob } from './migration/job.ts';
 import { Vmm } from './vmm.ts';
 
 export type ProgressSink = (what: string, done: number, total: number) => void;
@@ -27,6 +29,7 @@ export class Hypervisor {
   readonly vmm: Vmm;
   readonly #log: EventLog;
   readonly #onProgress: ProgressSink;
+  #job: MigrationJob | null = null;
 
   constructor(
     link: GuestLink,
@@ -54,7 +57,8 @@ export class Hypervisor {
     const { vmm } = this;
     const startNs = vmm.now;
     while (vmm.now < atNs) {
-      await vmm.advanceTo(Math.min(atNs, vmm.now + PROGRESS_STEP_NS));
+      const step = Math.min(atNs, vmm.now + PROGRESS_STEP_NS);
+      await (this.#job && !this.#job.isOver ? this.#job.advanceTo(step) : vmm.advanceTo(step));
       this.#onProgress('guest runs', vmm.now - startNs, atNs - startNs);
     }
     return this.status();
@@ -75,6 +79,7 @@ export class Hypervisor {
   }
 
   async migrate(params: MigrateParams): Promise<MigrationReport> {
+    this.#mustNotMigrate();
     const total = this.vmm.ramPageCount;
     const evaluator = new Evaluator(this.vmm, (_sent, remaining) =>
       this.#onProgress('migration', total - remaining, total),
@@ -85,6 +90,40 @@ export class Hypervisor {
     // The guest goes on; in virtual time it was away for as long as the switchover took.
     this.vmm.running = true;
     return report;
+  }
+
+  /** @throws BallastError MESSAGE_UNEXPECTED while another migration gets on. */
+  startMigration(params: MigrateParams): void {
+    this.#mustNotMigrate();
+    this.#job = new MigrationJob(this.vmm, params);
+  }
+
+  setMigrationLimits(limits: Pick<MigrateParams, 'bandwidthBytesPerS' | 'downtimeLimitMs'>): void {
+    this.#job?.setLimits(limits);
+  }
+
+  cancelMigration(): void {
+    this.#job?.cancel();
+  }
+
+  queryMigration(): MigrateProgress {
+    const progress = this.#job?.progress;
+    return {
+      status: this.#job?.status ?? 'none',
+      normal_pages: progress?.normalPages ?? 0,
+      duplicate_pages: progress?.duplicatePages ?? 0,
+      transferred_bytes: progress?.transferredBytes ?? 0,
+      remaining_bytes: progress?.remainingBytes ?? 0,
+    };
+  }
+
+  migrationStream(): Uint32Array {
+    return this.#job?.takeStream() ?? new Uint32Array();
+  }
+
+  #mustNotMigrate(): void {
+    if (!this.#job || this.#job.isOver) return;
+    throw new BallastError('MESSAGE_UNEXPECTED', 'a migration is under way');
   }
 
   async status(): Promise<HostStatus> {

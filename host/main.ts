@@ -43,6 +43,25 @@ class HostProcess {
         return null;
       case 'migrate':
         return this.#machine.migrate(params as MigrateParams);
+      case 'startMigration':
+        this.#machine.startMigration(params as MigrateParams);
+        return null;
+      case 'setMigrationLimits':
+        this.#machine.setMigrationLimits(params as MigrateParams);
+        return null;
+      case 'cancelMigration':
+        this.#machine.cancelMigration();
+        return null;
+      case 'queryMigration':
+        return this.#machine.queryMigration();
+      case 'migrationStream':
+        return this.#machine.migrationStream();
+      case 'stop':
+        this.#machine.vmm.running = false;
+        return null;
+      case 'cont':
+        this.#machine.vmm.running = true;
+        return null;
       case 'status':
         return this.#machine.status();
       case 'verify':

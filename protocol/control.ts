@@ -97,6 +97,18 @@ export interface MigrateParams {
   readonly clearLog: 'at-sync' | 'lazy' | 'lazy-at-start';
 }
 
+/** Of query-migrate; `active` while it gets on. */
+export type MigrationStatus = 'active' | 'completed' | 'failed' | 'cancelled';
+
+/** query-migrate, of a migration in the background. */
+export interface MigrateProgress {
+  readonly status: MigrationStatus | 'none';
+  readonly normal_pages: number;
+  readonly duplicate_pages: number;
+  readonly transferred_bytes: number;
+  readonly remaining_bytes: number;
+}
+
 export interface MigrationFigures {
   readonly status: 'completed' | 'failed' | 'cancelled';
   readonly total_ms: number;
@@ -183,6 +195,20 @@ export interface HostCommands {
   /** Balloon target: pages the balloon should hold. */
   balloon: { params: { target_pages: number }; result: null };
   migrate: { params: MigrateParams; result: MigrationReport };
+  /** As `migrate`, but in the background: it gets on with `runUntil`, and nothing is evaluated. */
+  startMigration: { params: MigrateParams; result: null };
+  /** migrate-set-parameters, of the one in the background. */
+  setMigrationLimits: {
+    params: Pick<MigrateParams, 'bandwidthBytesPerS' | 'downtimeLimitMs'>;
+    result: null;
+  };
+  cancelMigration: { params: null; result: null };
+  queryMigration: { params: null; result: MigrateProgress };
+  /** What was sent since the last call: pairs of frame and content record, u32. */
+  migrationStream: { params: null; result: Uint32Array };
+  /** The vCPUs and the device stand still, or go on. */
+  stop: { params: null; result: null };
+  cont: { params: null; result: null };
   status: { params: null; result: HostStatus };
   /** Full audit of the guest: empty when all is well. */
   verify: { params: null; result: readonly string[] };

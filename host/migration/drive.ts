@@ -57,7 +57,8 @@ async function drive<T>(
   return step.value;
 }
 
-async function answer(
+/** What the machine answers to one request of the thread. */
+export async function answer(
   request: Exclude<MigrationRequest, { kind: 'preempt' }>,
   vmm: Vmm,
   observer: MigrationObserver,

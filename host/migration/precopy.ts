@@ -56,6 +56,8 @@ const GIVE_UP_PASSES = 3;
 export interface MigrationWatcher {
   /** The device took a hint. */
   hinted(pfn: Pfn, pageCount: number): void;
+  /** A page went out, with this content record. */
+  sent?(pfn: Pfn, tag: number): void;
   progress(sentPages: number, remainingPages: number): void;
 }
 
@@ -71,7 +73,7 @@ export class Precopy {
   readonly ledger: HintLedger;
   readonly bitmap: DirtyBitmap;
   readonly #machine: MigrationMachine;
-  readonly #params: MigrateParams;
+  #params: MigrateParams;
   readonly #clearOrder: MigrateParams['clearLog'];
   readonly #watcher: MigrationWatcher;
   readonly #counters = { normal: 0, duplicate: 0, transferredBytes: 0, dirtySyncs: 0 };
@@ -80,6 +82,7 @@ export class Precopy {
   #thresholdBytes = 0;
   /** The firmware's blocks are still to be sent. */
   #firmwareDirty = true;
+  #cancelled = false;
   /** last_seen_block/page: where the scan goes on. */
   #scanPfn: Pfn = 0;
 
@@ -97,6 +100,32 @@ export class Precopy {
     this.bitmap = new DirtyBitmap(ram, options.clearBitmapShift);
     this.destination = new Destination(ramPages);
     this.ledger = new HintLedger(ramPages);
+  }
+
+  /** migrate-set-parameters: from the next window on. */
+  setLimits(limits: Pick<MigrateParams, 'bandwidthBytesPerS' | 'downtimeLimitMs'>): void {
+    this.#params = { ...this.#params, ...limits };
+  }
+
+  /** migrate_cancel: the thread ends before its next iteration; the vCPUs go on. */
+  cancel(): void {
+    this.#cancelled = true;
+  }
+
+  /** As query-migrate counts, at any moment. */
+  get progress(): {
+    readonly normalPages: number;
+    readonly duplicatePages: number;
+    readonly transferredBytes: number;
+    readonly remainingBytes: number;
+  } {
+    const { normal, duplicate, transferredBytes } = this.#counters;
+    return {
+      normalPages: normal,
+      duplicatePages: duplicate,
+      transferredBytes,
+      remainingBytes: this.#pendingBytes,
+    };
   }
 
   /** The migration thread, for one run; the vCPUs are stopped when it returns status completed. */
@@ -121,7 +150,7 @@ export class Precopy {
     const passNs = (this.#pendingBytes * NS_PER_S) / this.#params.bandwidthBytesPerS;
     const giveUpNs = Math.max(GIVE_UP_NS, GIVE_UP_PASSES * passNs);
     while (!(yield* this.#converged())) {
-      if (machine.now - startNs > giveUpNs) {
+      if (this.#cancelled || machine.now - startNs > giveUpNs) {
         machine.device.hintDone();
         return this.#report('cancelled', startNs, setupNs, 0);
       }
@@ -273,6 +302,7 @@ export class Precopy {
     this.bitmap.clear(pfn);
     this.ledger.sent(pfn);
     this.destination.receive(pfn, tag);
+    this.#watcher.sent?.(pfn, tag);
     if (tag === 0) this.#counters.duplicate++;
     else this.#counters.normal++;
     this.#scanPfn = pfn + 1;
