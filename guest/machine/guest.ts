@@ -21,6 +21,9 @@ import { OraclePort } from './oracle-port.ts';
 import { RECORD_SIZE_BYTES } from './ram.ts';
 import { System } from './system.ts';
 
+/** What starts when the machine is powered on. */
+export type Boot = (system: System<ChannelTransport>) => void;
+
 export class Guest {
   readonly facts: GuestFacts;
   readonly system: System<ChannelTransport>;
@@ -35,9 +38,17 @@ export class Guest {
   #replay: StartedReplay | null = null;
   #posted: Message[] = [];
   #booted = false;
+  readonly #boot: Boot;
 
-  constructor(config: GuestConfig, recording: Recording | null, sink?: (line: string) => void) {
+  /** `boot`: by default the driver's probe and the kernel's own threads. */
+  constructor(
+    config: GuestConfig,
+    recording: Recording | null,
+    sink?: (line: string) => void,
+    boot: Boot = bootKernel,
+  ) {
     this.#config = config;
+    this.#boot = boot;
     this.#recording = recording;
     this.facts = {
       recordSizeBytes: RECORD_SIZE_BYTES,
@@ -131,10 +142,7 @@ export class Guest {
     }
     if (!this.#booted) {
       this.#booted = true;
-      this.system.driver.start();
-      const { kcompactd, kernel, users } = this.system;
-      kernel.spawn('kcompactd0', () => kcompactd.run());
-      users.start();
+      this.#boot(this.system);
     }
     const stop = this.#scheduler.run(untilNs, notifyNs);
     const frame: Message[] = [...this.#posted, ...this.system.transport.drainAvail()];
@@ -195,6 +203,12 @@ export class Guest {
     const [problem] = this.system.audit();
     assert(problem === undefined, `the audit finds nothing, found: ${problem}`);
   }
+}
+
+function bootKernel({ driver, kcompactd, kernel, users }: System<ChannelTransport>): void {
+  driver.start();
+  kernel.spawn('kcompactd0', () => kcompactd.run());
+  users.start();
 }
 
 /** A received `bin` is a view of a buffer that will be reused; the waiting thread runs later. */
