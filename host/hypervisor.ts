@@ -15,6 +15,7 @@ import type {
 } from '../protocol/index.ts';
 import { ramOf } from '../protocol/index.ts';
 import { BallastError, EventLog } from '../shared/index.ts';
+import { deviceOptionsOf } from './balloon/profiles.ts';
 import { Evaluator, guestStatistics } from './evaluation/evaluator.ts';
 import { migrate } from './migration/drive.ts';
 import { MigrationJob } from './migration/job.ts';
@@ -47,7 +48,10 @@ export class Hypervisor {
         ramPages: hello.ram_pages,
         ram: ramOf(hello),
         costs: config.costs,
-        device: { ...config.device, acceptLateHints: config.plant.acceptLateHints },
+        device: {
+          ...deviceOptionsOf(config.device),
+          acceptLateHints: config.plant.acceptLateHints,
+        },
       },
       this.#log,
     );

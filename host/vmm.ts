@@ -29,11 +29,13 @@ import {
   PAGE_SIZE_BYTES,
 } from '../shared/index.ts';
 import {
+  type AvailResult,
   BALLOON_DEVICE_DEFAULTS,
   BalloonDevice,
   type BalloonDeviceOptions,
 } from './balloon/device.ts';
 import type { HintEvent } from './migration/thread.ts';
+import type { DeviceQueue } from './virtio/queue.ts';
 
 /**
  * A ring holds each chain once until it is used, so no more notifications can be under way than the
@@ -51,6 +53,12 @@ export interface VmmOptions {
   readonly costs: Costs;
   /** What is left out is as `BALLOON_DEVICE_DEFAULTS` says. */
   readonly device: Partial<BalloonDeviceOptions>;
+}
+
+/** What one notification gave, until it is told. */
+interface Completion extends Pick<AvailResult, 'used' | 'irqVectors'> {
+  readonly index: number;
+  readonly queue: DeviceQueue | undefined;
 }
 
 /** Where hints go while a migration runs. */
@@ -76,6 +84,8 @@ export class Vmm {
   #exitsAtOneInstant = 0;
   /** Notifications whose `used` has not been posted yet. */
   #notificationsUnderWay = 0;
+  /** What the device has used and has not told yet, oldest first. */
+  readonly #completions = new Set<Completion>();
   /** The guest said so at its last exit; 0 once something may have woken it. */
   #idleUntil: Nanoseconds = 0;
   /** Runs in the outbox: of a guest that was idle. */
@@ -105,6 +115,12 @@ export class Vmm {
           this.emit('BALLOON_CHANGE', { actual: (this.ramPageCount - pages) * PAGE_SIZE_BYTES }),
         onHint: (gpa, sizeBytes, cmdId, queuedAtNs) =>
           this.hintConsumer?.onHint({ gpa, sizeBytes, cmdId, queuedAtNs }),
+        now: () => this.now,
+        after: (delayNs, action) => this.#whenRunning(this.now + delayNs, action),
+        renotify: (message) => this.#notified(message, this.now),
+        flushUsed: () => {
+          for (const completion of this.#completions) this.#complete(completion);
+        },
       },
     );
   }
@@ -260,13 +276,18 @@ export class Vmm {
       }
       return;
     }
+    this.#notified(message, this.#handlingTimeOf(message));
+  }
+
+  #notified(message: Message<'avail'>, handledAtNs: Nanoseconds): void {
     if (++this.#notificationsUnderWay > NOTIFICATIONS_UNDER_WAY_MAX) {
       throw new BallastError(
         'MESSAGE_UNEXPECTED',
         `avail: expected at most ${NOTIFICATIONS_UNDER_WAY_MAX} unanswered, the rings hold no more`,
       );
     }
-    this.#whenRunning(this.#handlingTimeOf(message), () => this.#handleAvail(message));
+    const queue = this.device.virtio.queue(message.queue);
+    this.#whenRunning(handledAtNs, () => this.#handleAvail(message, queue));
   }
 
   /** A stopped device leaves guest memory alone: what it wrote would be in no dirty sync. */
@@ -288,19 +309,32 @@ export class Vmm {
     return this.now + Math.min(latencyNs, this.options.costs.notifyNs);
   }
 
-  async #handleAvail(message: Message<'avail'>): Promise<void> {
+  async #handleAvail(message: Message<'avail'>, queue: DeviceQueue | undefined): Promise<void> {
+    // Chains of a queue that was reset on the way mean nothing to the one in its place.
+    if (this.device.virtio.queue(message.queue) !== queue) {
+      this.#notificationsUnderWay--;
+      return;
+    }
     const { used, irqVectors, costNs } = this.device.handleAvail(message);
     this.log.add(this.now, 'avail', {
       queue: message.queue,
       chains: message.heads.length / 2,
       status: this.device.hintStatus,
     });
+    const completion: Completion = { index: message.queue, queue, used, irqVectors };
+    this.#completions.add(completion);
     await this.hintConsumer?.afterHints();
-    this.#whenRunning(this.now + Math.round(costNs), () => {
-      this.#notificationsUnderWay--;
-      this.#outbox.push(...used);
-      for (const vector of irqVectors) this.#outbox.push({ name: 'irq', vector });
-    });
+    this.#whenRunning(this.now + Math.round(costNs), () => this.#complete(completion));
+  }
+
+  /** Tell the driver what was used; nothing, if the queue is not the same any more. */
+  #complete(completion: Completion): void {
+    if (!this.#completions.delete(completion)) return;
+    this.#notificationsUnderWay--;
+    const { index, queue, used, irqVectors } = completion;
+    if (this.device.virtio.queue(index) !== queue) return;
+    this.#outbox.push(...used);
+    for (const vector of irqVectors) this.#outbox.push({ name: 'irq', vector });
   }
 
   async #exchange(request: Message): Promise<Message[]> {

@@ -47,8 +47,9 @@ export const DEVICE_QUIRKS = [
   'absent-config-reads-ones',
   'actual-unchecked',
   'actual-counted-by-host',
-  'actual-zeroed-by-reset',
+  'state-zeroed-by-reset',
   'poison-returns-after-reset',
+  'poison-writable-any-time',
   'stray-pfn-bytes-ignored',
   'pfns-over-256-ignored',
   'pfns-over-256-never-returned',
@@ -63,6 +64,7 @@ export const DEVICE_QUIRKS = [
   'report-clipped-to-ram',
   'report-used-length-total',
   'unreported-stats-kept',
+  'stats-over-256-ignored',
   'unknown-stats-as-undefined',
   'stats-polling-fixed-at-boot',
 ] as const;

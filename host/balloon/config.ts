@@ -7,11 +7,19 @@ import {
   hasFeature,
 } from '../../protocol/index.ts';
 
-/** The space as the driver reads it; its length follows from the offered features, as QEMU's. */
-export function encodeConfig(values: BalloonConfig, offered: FeatureSet): Uint8Array {
-  const space = new Uint8Array(BalloonConfig.sizeBytes);
+/**
+ * The space as the driver reads it. Its length follows from the offered features, as QEMU's; where
+ * `configBytes` says otherwise, what is beyond the last field reads as 0.
+ */
+export function encodeConfig(
+  values: BalloonConfig,
+  offered: FeatureSet,
+  configBytes: number | null,
+): Uint8Array {
+  const sizeBytes = configBytes ?? balloonConfigBytes(offered);
+  const space = new Uint8Array(Math.max(sizeBytes, BalloonConfig.sizeBytes));
   BalloonConfig.write(new DataView(space.buffer), 0, values);
-  return space.subarray(0, balloonConfigBytes(offered));
+  return space.subarray(0, sizeBytes);
 }
 
 /** Fields that the driver owns. */

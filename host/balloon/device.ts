@@ -1,105 +1,39 @@
 /**
- * The traditional memory balloon device, virtio 1.4 §5.5, behaving as QEMU's: queues, target,
- * inflate and deflate, free page hinting. It is called at the time of a notification plus its
- * latency and answers what to post to the guest.
+ * The traditional memory balloon device, virtio 1.4 §5.5, behaving as QEMU's unless its options say
+ * otherwise: queues, target, inflate and deflate, statistics, free page hinting and reporting. It is
+ * called at the time of a notification plus its latency and answers what to post to the guest.
  */
 import {
-  BALLOON_QUEUES,
   type BalloonConfig,
   BalloonFeature,
   type BalloonQueueName,
-  DEVICE_FEATURE_NAMES,
-  DEVICE_FEATURES,
-  type DeviceFeatures,
+  bit,
   DeviceId,
-  Feature,
+  DeviceStatus,
   type FeatureSet,
-  featureMask,
+  type GuestStatsReport,
   type Message,
-  type QueueNumbering,
-  queueIndices,
-  u32Bytes,
 } from '../../protocol/index.ts';
-import {
-  assert,
-  Bitmap,
-  type Costs,
-  gpaToPfn,
-  type Nanoseconds,
-  PAGE_SIZE_BYTES,
-} from '../../shared/index.ts';
-import { VirtioDevice } from '../virtio/device.ts';
+import { assert, Bitmap, gpaToPfn, type Nanoseconds, PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import { type DeviceModel, VirtioDevice } from '../virtio/device.ts';
 import { AvailCursor, type DeviceQueue } from '../virtio/queue.ts';
 import { decodeConfigWrite, encodeConfig } from './config.ts';
+import { Discards } from './discards.ts';
+import { featuresAgree, offeredFeatures, QueueTable } from './features.ts';
+import { HeldNotifications } from './held-notifications.ts';
+import { HintQueue } from './hint-queue.ts';
 import { type HintSink, HintStateMachine, type HintStatus } from './hinting.ts';
-import { InflatedSet, RangeBuilder } from './inflate.ts';
+import { InflatedSet, KEPT } from './inflate.ts';
 import { type BalloonMetrics, countViolation, newBalloonMetrics } from './metrics.ts';
+import type { AvailResult, BalloonDeviceHooks, BalloonDeviceOptions } from './options.ts';
+import { Reporting } from './reporting.ts';
+import { StatsQueue } from './stats.ts';
 
-export interface BalloonDeviceOptions extends DeviceFeatures {
-  /** Frame numbers are below this. */
-  readonly ramPages: number;
-  /** The frames that hold RAM; default: all. */
-  readonly ram?: Bitmap;
-  readonly costs: Costs;
-  /**
-   * Each accepted hint is discarded at once (Firecracker ≥ 1.14), whether or not the guest has
-   * reused the pages by then: a driver that does not wait for the ack can lose data.
-   */
-  readonly discardHints: boolean;
-  readonly numbering: QueueNumbering;
-  readonly startReadsAs: 'stop' | 'id';
-  readonly acceptLateHints: boolean;
-}
+export type { AvailResult, BalloonDeviceHooks, BalloonDeviceOptions } from './options.ts';
+export { BALLOON_DEVICE_DEFAULTS } from './options.ts';
 
-export const BALLOON_DEVICE_DEFAULTS = {
-  mustTellHost: false,
-  statsVq: false,
-  deflateOnOom: false,
-  freePageHint: true,
-  pagePoison: false,
-  pageReporting: false,
-  hintWaitOnAck: false,
-  indirectDesc: false,
-  eventIdx: false,
-  ringPacked: false,
-  inOrder: false,
-  ringReset: false,
-  suspend: false,
-  discardHints: false,
-  numbering: 'dense-by-offered',
-  startReadsAs: 'stop',
-  acceptLateHints: false,
-} as const satisfies Partial<BalloonDeviceOptions>;
-
-/** What the device asks of the machine around it. */
-export interface BalloonDeviceHooks {
-  /** Post to the guest, ahead of what `handleAvail` returns. */
-  post(message: Message): void;
-  /** A hint of the current round; see `HintSink`. */
-  readonly onHint: HintSink;
-  /** The driver changed `actual`. */
-  onActual?(pages: number): void;
-  /** True: inflate must not discard now (another user relies on the backing). */
-  discardInhibited?(): boolean;
-}
-
-/** Results of one notification: post `used`, then an irq per vector, `costNs` later. */
-export interface AvailResult {
-  readonly used: readonly Message[];
-  readonly irqVectors: readonly number[];
-  readonly costNs: Nanoseconds;
-}
-
-/** QEMU's queue sizes. */
-const QUEUE_SIZES: Readonly<Record<BalloonQueueName, number>> = {
-  inflateq: 128,
-  deflateq: 128,
-  statsq: 128,
-  free_page_vq: 1024,
-  reporting_vq: 32,
-};
-const HINT_COMMAND_BYTES = 4;
 const NOTHING: AvailResult = { used: [], irqVectors: [], costNs: 0 };
+const DRIVER_OK = bit(DeviceStatus.DRIVER_OK);
 
 export class BalloonDevice {
   readonly metrics: BalloonMetrics = newBalloonMetrics();
@@ -108,43 +42,69 @@ export class BalloonDevice {
   readonly #hooks: BalloonDeviceHooks;
   readonly #offered: FeatureSet;
   readonly #hinting: HintStateMachine;
+  readonly #hintQueue: HintQueue;
   readonly #inflated: InflatedSet;
-  readonly #ram: Bitmap;
+  readonly #discards: Discards;
+  readonly #reporting: Reporting;
+  readonly #stats: StatsQueue;
   readonly #ramPageCount: number;
-  readonly #entered = new RangeBuilder();
   readonly #cursor = new AvailCursor();
-  /** Queue names by index: known once the features are, if numbering depends on them. */
-  #queueNames: (BalloonQueueName | undefined)[] = [];
+  readonly #queues: QueueTable;
+  readonly #held = new HeldNotifications();
   #targetPages = 0;
   #actualPages = 0;
-  #poisonVal = 0;
+  /** What the driver wrote last into `poison_val`, whatever was reset since then. */
+  #writtenPoison = 0;
+  readonly #breaksOnUnmapped: boolean;
+  readonly #countsActual: boolean;
 
   constructor(options: BalloonDeviceOptions, hooks: BalloonDeviceHooks) {
+    const { quirks } = options;
     this.#options = options;
     this.#hooks = hooks;
     this.#offered = offeredFeatures(options);
+    this.#queues = new QueueTable(options, this.#offered);
+    const ram = options.ram ?? allOf(options.ramPages);
+    this.#ramPageCount = ram.count();
+    this.#discards = new Discards(ram, this.metrics, hooks);
     const sink: HintSink = (...hint) => this.#discardHint(...hint);
-    this.#hinting = new HintStateMachine(
-      options,
-      this.metrics,
-      options.discardHints ? sink : hooks.onHint,
-    );
-    this.#ram = options.ram ?? allOf(options.ramPages);
-    this.#ramPageCount = this.#ram.count();
-    this.#inflated = new InflatedSet(this.#ram, this.metrics);
-    this.#nameQueues(this.#offered);
-    this.virtio = new VirtioDevice(
-      {
-        deviceId: DeviceId.BALLOON,
-        offeredFeatures: this.#offered,
-        maxQueueSizes: Array.from(this.#queueNames, (name) => (name ? QUEUE_SIZES[name] : 0)),
-        readConfig: () => encodeConfig(this.#configValues(), this.#offered),
-        writeConfig: (offset, data) => this.#writeConfig(offset, data),
-        onReset: () => this.#reset(),
-        onDriverOk: () => this.#nameQueues(this.virtio.negotiatedFeatures),
-      },
-      (generation) => hooks.post({ name: 'configChanged', generation }),
-    );
+    const onHint = options.discardHints ? sink : hooks.onHint;
+    this.#hinting = new HintStateMachine(options, this.metrics, onHint);
+    this.#hintQueue = new HintQueue(this.#hinting, this.metrics, quirks);
+    this.#inflated = new InflatedSet(ram, this.metrics, quirks);
+    this.#reporting = new Reporting(options.ramPages, this.metrics, this.#discards, quirks);
+    this.#stats = new StatsQueue(options.stats, quirks, this.metrics, {
+      now: () => hooks.now?.() ?? 0,
+      after: (delayNs, action) => hooks.after?.(delayNs, action),
+      use: (head) => this.#useStats(head),
+      isServed: () => this.virtio.isLive && this.virtio.negotiated(BalloonFeature.STATS_VQ),
+    });
+    this.#breaksOnUnmapped = quirks.has('unmapped-segment-breaks');
+    this.#countsActual = quirks.has('actual-counted-by-host');
+    this.virtio = this.#createVirtio();
+  }
+
+  #createVirtio(): VirtioDevice {
+    const { quirks, configBytes } = this.#options;
+    const model: DeviceModel = {
+      deviceId: DeviceId.BALLOON,
+      offeredFeatures: this.#offered,
+      maxQueueSizes: this.#queues.maxSizes,
+      readConfig: () => encodeConfig(this.#configValues(), this.#offered, configBytes),
+      writeConfig: (offset, data) => this.#writeConfig(offset, data),
+      featuresAgree,
+      onFeaturesOk: () => this.#queues.number(this.virtio.negotiatedFeatures),
+      onReset: () => this.#reset(),
+      onQueueReset: (index) => this.#queueReset(index),
+      onDriverOk: () => this.#releaseHeld(),
+      onSuspend: () => this.#hooks.flushUsed?.(),
+    };
+    const onChange = (generation: number) =>
+      this.#hooks.post({ name: 'configChanged', generation });
+    return new VirtioDevice(model, onChange, {
+      unofferedFeaturesAccepted: quirks.has('unoffered-features-accepted'),
+      absentConfigReadsOnes: quirks.has('absent-config-reads-ones'),
+    });
   }
 
   get targetPages(): number {
@@ -157,7 +117,7 @@ export class BalloonDevice {
   }
 
   get poisonVal(): number {
-    return this.#poisonVal;
+    return this.#reporting.poisonVal;
   }
 
   get hintStatus(): HintStatus {
@@ -166,6 +126,11 @@ export class BalloonDevice {
 
   get hintCmdId(): number {
     return this.#hinting.cmdId;
+  }
+
+  /** What the host asks for and what the guest said last: Firecracker's hinting status. */
+  get hintCommands(): { readonly host_cmd: number; readonly guest_cmd: number | null } {
+    return { host_cmd: this.#hinting.hostCommand, guest_cmd: this.#hinting.driverId };
   }
 
   /** One bit per page in the balloon; live. */
@@ -192,15 +157,36 @@ export class BalloonDevice {
     this.virtio.configChanged();
   }
 
+  /** The device offers STATS_VQ. */
+  get hasStats(): boolean {
+    return this.#options.statsVq;
+  }
+
+  get statsPollingIntervalNs(): Nanoseconds {
+    return this.#stats.intervalNs;
+  }
+
+  /** Ask for statistics so long after each answer; 0: never. */
+  set statsPollingIntervalNs(ns: Nanoseconds) {
+    this.#stats.setInterval(ns);
+  }
+
+  guestStats(): GuestStatsReport {
+    return this.#stats.report();
+  }
+
   /** Hinting was negotiated. */
   get canHint(): boolean {
     return this.virtio.negotiated(BalloonFeature.FREE_PAGE_HINT);
   }
 
-  /** Start a round under a new id. False: hinting was not negotiated. */
-  hintStart(): boolean {
+  /**
+   * Start a round under a new id; `acknowledgeOnStop`: the driver's STOP is answered with DONE.
+   * False: hinting was not negotiated.
+   */
+  hintStart(acknowledgeOnStop = false): boolean {
     if (!this.canHint) return false;
-    this.#hinting.start();
+    this.#hinting.start(acknowledgeOnStop);
     this.virtio.configChanged();
     return true;
   }
@@ -217,16 +203,26 @@ export class BalloonDevice {
 
   /** One `avail` message, at the time the device looks at it. */
   handleAvail(message: Message<'avail'>): AvailResult {
+    // A broken device looks at nothing until it is reset; that is no further offence.
+    if (this.virtio.needsReset) return NOTHING;
     const queue = this.virtio.queue(message.queue);
-    const name = this.#queueNames[message.queue];
-    if (!queue || !name || !this.virtio.isLive || !this.#cursor.load(message, queue.size)) {
-      // A broken device looks at nothing until it is reset; that is no further offence.
-      if (!this.virtio.needsReset) countViolation(this.metrics, 'bad_messages');
+    const name = this.#queues.names[message.queue];
+    if (!queue || !name) {
+      countViolation(this.metrics, 'bad_messages');
+      return NOTHING;
+    }
+    if (!this.#cursor.load(message, queue.size)) {
+      countViolation(this.metrics, 'bad_messages');
+      this.virtio.setNeedsReset();
+      return NOTHING;
+    }
+    if (!this.virtio.isLive) {
+      this.#hold(message);
       return NOTHING;
     }
     let costNs = 0;
     while (this.virtio.isLive && this.#cursor.next()) costNs += this.#handleChain(name, queue);
-    this.#discardEntered();
+    this.#discards.flush();
     const used = queue.takeUsed();
     if (used === null) return { ...NOTHING, costNs };
     return { used: [used], irqVectors: [queue.index], costNs };
@@ -235,72 +231,109 @@ export class BalloonDevice {
   /** Returns what the chain cost. */
   #handleChain(name: BalloonQueueName, queue: DeviceQueue): Nanoseconds {
     const { head } = this.#cursor;
+    const { elementNs, balloonPfnNs } = this.#options.costs;
     if (!queue.pop(head)) {
       countViolation(this.metrics, 'bad_heads');
-      return this.#options.costs.elementNs;
+      this.virtio.setNeedsReset();
+      return elementNs;
     }
-    let pfnCount = 0;
-    if (name === 'free_page_vq') {
-      if (!this.#handleHint()) return this.#options.costs.elementNs;
-    } else {
-      pfnCount = this.#handlePfns(name);
+    if (this.#breaksOnUnmapped && this.#hasUnmapped()) {
+      countViolation(this.metrics, 'bad_segments');
+      this.virtio.setNeedsReset();
+      return elementNs;
     }
-    queue.push(head, 0);
-    return this.#options.costs.elementNs + pfnCount * this.#options.costs.balloonPfnNs;
+    if (!this.#queues.isServed[queue.index]) {
+      countViolation(this.metrics, 'declined_queue_chains');
+      queue.push(head, 0);
+      return elementNs;
+    }
+    switch (name) {
+      case 'inflateq':
+      case 'deflateq': {
+        const pfnCount = this.#handlePfns(name);
+        if (this.#countsActual) this.#setActual(this.#inflated.balance);
+        if (pfnCount !== KEPT) queue.push(head, 0);
+        return elementNs + Math.max(0, pfnCount) * balloonPfnNs;
+      }
+      case 'statsq':
+        this.#handleStats(queue);
+        return elementNs;
+      case 'free_page_vq':
+        if (this.#hintQueue.handle(this.#cursor, this.virtio)) queue.push(head, 0);
+        return elementNs;
+      case 'reporting_vq':
+        queue.push(head, this.#reporting.handle(this.#cursor));
+        return elementNs + this.#cursor.inCount * balloonPfnNs;
+    }
   }
 
-  #handlePfns(name: BalloonQueueName): number {
+  /** QEMU maps memory that is not RAM through one bounce buffer of a page, and no more. */
+  #hasUnmapped(): boolean {
+    const { inStart, inCount, inGpa, inBytes } = this.#cursor;
+    const ramBytes = this.#options.ramPages * PAGE_SIZE_BYTES;
+    for (let i = inStart; i < inStart + inCount; i++) {
+      const end = inGpa[i]! + inBytes[i]!;
+      if (end > ramBytes && end - Math.max(ramBytes, inGpa[i]!) > PAGE_SIZE_BYTES) return true;
+    }
+    return false;
+  }
+
+  #handlePfns(name: 'inflateq' | 'deflateq'): number {
     const { out, outStart, outBytes, inCount } = this.#cursor;
     if (inCount > 0) {
       countViolation(this.metrics, 'bad_directions');
       return 0;
     }
-    if (name === 'inflateq') return this.#inflated.inflate(out, outStart, outBytes, this.#entered);
     if (name === 'deflateq') return this.#inflated.deflate(out, outStart, outBytes);
-    return 0;
+    const pfnCount = this.#inflated.inflate(out, outStart, outBytes, this.#discards.entered);
+    if (this.#options.quirks.has('inflate-keeps-content')) this.#discards.forget();
+    return pfnCount;
   }
 
-  /** False: the device is broken, and the chain stays with it. */
-  #handleHint(): boolean {
-    const { out, outStart, outBytes, inStart, inCount, inGpa, inBytes, atNs } = this.#cursor;
-    if (outBytes > 0) {
-      if (outBytes !== HINT_COMMAND_BYTES) {
-        countViolation(this.metrics, 'bad_lengths');
-        this.virtio.setNeedsReset();
-        return false;
-      }
-      this.#hinting.command(out.getUint32(outStart, true));
-    }
-    for (let i = inStart; i < inStart + inCount; i++) {
-      this.#hinting.block(inGpa[i]!, inBytes[i]!, atNs);
-    }
-    return true;
+  /** The buffer stays here until the next question. */
+  #handleStats(queue: DeviceQueue): void {
+    const { head, out, outStart, outBytes, inCount } = this.#cursor;
+    if (inCount > 0) countViolation(this.metrics, 'bad_directions');
+    const returned = this.#stats.receive(head, out, outStart, outBytes);
+    if (returned >= 0) queue.push(returned, 0);
+  }
+
+  #useStats(head: number): void {
+    const index = this.#queues.names.indexOf('statsq');
+    const queue = this.virtio.queue(index);
+    assert(queue !== undefined, 'a buffer is held of a queue that is there');
+    queue.push(head, 0);
+    const used = queue.takeUsed();
+    if (used !== null) this.#hooks.post(used);
+    this.#hooks.post({ name: 'irq', vector: queue.index });
   }
 
   /** The hint goes on its way, and what is RAM of it is to be discarded. */
   #discardHint(...[gpa, sizeBytes, cmdId, chainAtNs]: Parameters<HintSink>): void {
     this.#hooks.onHint(gpa, sizeBytes, cmdId, chainAtNs);
     const first = gpaToPfn(gpa);
-    const end = first + sizeBytes / PAGE_SIZE_BYTES;
-    // One message names no more pages than there are; a driver may hint a page many times.
-    if (this.#entered.pageCount + end - first > this.#ramPageCount) this.#discardEntered();
-    for (let pfn = this.#ram.nextSet(first); pfn >= 0 && pfn < end; ) {
-      const stop = Math.min(this.#ram.nextClear(pfn), end);
-      this.#entered.addRange(pfn, stop - pfn);
-      pfn = this.#ram.nextSet(stop);
-    }
+    this.#discards.addRange(first, first + sizeBytes / PAGE_SIZE_BYTES);
   }
 
-  #discardEntered(): void {
-    const pages = this.#entered.pageCount;
-    const ranges = this.#entered.take();
-    if (ranges === null) return;
-    if (this.#hooks.discardInhibited?.()) {
-      this.metrics.inhibited_discards += pages;
+  #hold(message: Message<'avail'>): void {
+    if (this.#held.hold(message, this.#queues.entryCount)) {
+      this.metrics.held_notifications++;
       return;
     }
-    this.metrics.discarded_pages += pages;
-    this.#hooks.post({ name: 'discard', ranges: u32Bytes(ranges) });
+    countViolation(this.metrics, 'bad_messages');
+    this.virtio.setNeedsReset();
+  }
+
+  #releaseHeld(): void {
+    for (const message of this.#held.take()) {
+      if (this.#hooks.renotify) {
+        this.#hooks.renotify(message);
+        continue;
+      }
+      const { used, irqVectors } = this.handleAvail(message);
+      for (const one of used) this.#hooks.post(one);
+      for (const vector of irqVectors) this.#hooks.post({ name: 'irq', vector });
+    }
   }
 
   #configValues(): BalloonConfig {
@@ -308,48 +341,54 @@ export class BalloonDevice {
       num_pages: this.#targetPages,
       actual: this.#actualPages,
       free_page_hint_cmd_id: this.#hinting.configValue,
-      poison_val: this.#poisonVal,
+      poison_val: this.#reporting.poisonVal,
     };
   }
 
   #writeConfig(offset: number, data: Uint8Array): boolean {
     const write = decodeConfigWrite(offset, data, this.virtio.negotiatedFeatures);
     if (write === null) return false;
-    if (write.field === 'poison_val') {
-      this.#poisonVal = write.value;
-      return true;
-    }
-    if (write.value === this.#actualPages) return true;
-    this.#actualPages = write.value;
-    this.#hooks.onActual?.(write.value);
+    const { quirks } = this.#options;
+    if (write.field === 'poison_val') return this.#writePoison(write.value);
+    if (quirks.has('poison-returns-after-reset')) this.#reporting.poisonVal = this.#writtenPoison;
+    if (this.#countsActual) return true;
+    if (write.value > this.#ramPageCount && !quirks.has('actual-unchecked')) return false;
+    this.#setActual(write.value);
     return true;
+  }
+
+  /** §5.5.6.6: written before DRIVER_OK, and constant from then on. */
+  #writePoison(value: number): boolean {
+    const isLate = (this.virtio.status & DRIVER_OK) !== 0;
+    if (isLate && !this.#options.quirks.has('poison-writable-any-time')) return false;
+    this.#reporting.poisonVal = this.#writtenPoison = value;
+    return true;
+  }
+
+  #setActual(pages: number): void {
+    if (pages === this.#actualPages) return;
+    this.#actualPages = pages;
+    this.#hooks.onActual?.(pages);
   }
 
   /** As QEMU: hinting stops, the target and the ids stay. The driver's pages are its own again. */
   #reset(): void {
     this.#hinting.reset();
     this.#inflated.bits.clearAll();
-    this.#entered.take();
-    this.#poisonVal = 0;
-    this.#nameQueues(this.#offered);
+    this.#discards.forget();
+    this.#held.take();
+    this.#stats.reset();
+    this.#reporting.poisonVal = 0;
+    this.#queues.number(this.#offered);
+    if (!this.#options.quirks.has('state-zeroed-by-reset')) return;
+    this.#actualPages = 0;
+    this.#stats.forgetReports();
   }
 
-  #nameQueues(negotiated: FeatureSet): void {
-    const indices = queueIndices(this.#options.numbering, this.#offered, negotiated);
-    this.#queueNames = [];
-    for (const { name } of BALLOON_QUEUES) {
-      const index = indices[name];
-      if (index !== null) this.#queueNames[index] = name;
-    }
+  #queueReset(index: number): void {
+    this.#held.forgetQueue(index);
+    if (this.#queues.names[index] === 'statsq') this.#stats.reset();
   }
-}
-
-/** HINT_WAIT_ON_ACK says how hints are acknowledged: nothing without them. */
-function offeredFeatures(options: DeviceFeatures): FeatureSet {
-  const names = DEVICE_FEATURE_NAMES.filter(
-    (name) => options[name] && (name !== 'hintWaitOnAck' || options.freePageHint),
-  );
-  return featureMask(Feature.VERSION_1, ...names.map((name) => DEVICE_FEATURES[name]));
 }
 
 function allOf(pageCount: number): Bitmap {

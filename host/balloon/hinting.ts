@@ -3,7 +3,7 @@
  * (hw/virtio/virtio-balloon.c), virtio 1.4 §5.5.6.5. A hint counts only while the round of its
  * command id is open; every other one is acknowledged and ignored.
  */
-import { HintCommand } from '../../protocol/index.ts';
+import { type DeviceQuirk, HintCommand } from '../../protocol/index.ts';
 import { type Gpa, type Nanoseconds, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import { type BalloonMetrics, countViolation } from './metrics.ts';
 
@@ -11,21 +11,28 @@ import { type BalloonMetrics, countViolation } from './metrics.ts';
 export const HintStatus = { STOP: 0, REQUESTED: 1, START: 2, DONE: 3 } as const;
 export type HintStatus = (typeof HintStatus)[keyof typeof HintStatus];
 
-/** The id before the first round; ids count up from here and come back here after 2^32−1. */
+/** QEMU's id before the first round; ids count up from here and come back here after 2^32−1. */
 export const FREE_PAGE_HINT_CMD_ID_MIN = 0x8000_0000;
 const CMD_ID_MAX = 0xffff_ffff;
+/** 0 and 1 are STOP and DONE. */
+const FIRST_FREE_ID = 2;
+/** No driver sent this: what cannot be read is compared as it. */
+const UNREADABLE_ID = -1;
+
+/**
+ * How ids follow one another: QEMU's count from 2^31+1, Firecracker's from 2, and v86 asks for every
+ * round under the same one.
+ */
+export type HintIds = 'qemu' | 'firecracker' | 'constant';
 
 export interface HintingOptions {
-  /**
-   * What `free_page_hint_cmd_id` reads while a round is open. QEMU leaves the field 0, which is
-   * STOP: any config interrupt in a round ends it early.
-   */
-  readonly startReadsAs: 'stop' | 'id';
   /** Plant: take hints whatever the state and the id, to prove that the checks can fail. */
   readonly acceptLateHints: boolean;
   readonly ramPages: number;
-  /** The id used last, by the source of an incoming migration; the minimum by default. */
+  /** The id used last, by the source of an incoming migration; by default there was none. */
   readonly lastCmdId?: number;
+  readonly hintIds: HintIds;
+  readonly quirks: ReadonlySet<DeviceQuirk>;
 }
 
 /** Receives each accepted block. */
@@ -35,16 +42,31 @@ export class HintStateMachine {
   readonly #options: HintingOptions;
   readonly #metrics: BalloonMetrics;
   readonly #onHint: HintSink;
+  readonly #ramBytes: number;
+  readonly #startReadsAsStop: boolean;
+  readonly #comparesIds: boolean;
+  readonly #doneAtGuestStop: boolean;
+  readonly #roundsStartDown: boolean;
+  readonly #clipsToRam: boolean;
   #status: HintStatus = HintStatus.STOP;
   #cmdId: number;
   /** The id that the driver sent last: what its blocks belong to. */
-  #driverId: number = HintCommand.STOP;
+  #driverId: number | null = null;
+  /** Of this round: the guest's STOP is answered by DONE. */
+  #acknowledgesStop = false;
 
   constructor(options: HintingOptions, metrics: BalloonMetrics, onHint: HintSink) {
     this.#options = options;
-    this.#cmdId = options.lastCmdId ?? FREE_PAGE_HINT_CMD_ID_MIN;
+    this.#cmdId = options.lastCmdId ?? idBefore(options);
     this.#metrics = metrics;
     this.#onHint = onHint;
+    this.#ramBytes = options.ramPages * PAGE_SIZE_BYTES;
+    const { quirks } = options;
+    this.#startReadsAsStop = quirks.has('start-reads-as-stop');
+    this.#comparesIds = quirks.has('hint-ids-compared');
+    this.#doneAtGuestStop = quirks.has('done-at-guest-stop');
+    this.#roundsStartDown = quirks.has('hint-start-rounds-down');
+    this.#clipsToRam = quirks.has('hint-clipped-to-ram');
   }
 
   get status(): HintStatus {
@@ -56,19 +78,34 @@ export class HintStateMachine {
     return this.#cmdId;
   }
 
-  /** What the driver reads in `free_page_hint_cmd_id`. */
-  get configValue(): number {
-    const { status } = this;
-    if (status === HintStatus.STOP) return HintCommand.STOP;
-    if (status === HintStatus.DONE) return HintCommand.DONE;
-    const hidden = status === HintStatus.START && this.#options.startReadsAs === 'stop';
-    return hidden ? HintCommand.STOP : this.#cmdId;
+  /** The command that the host stands by: STOP, DONE, or the id of the round. */
+  get hostCommand(): number {
+    if (this.#status === HintStatus.STOP) return HintCommand.STOP;
+    return this.#status === HintStatus.DONE ? HintCommand.DONE : this.#cmdId;
   }
 
-  /** Ask for a round under a new id. The caller notifies the driver. */
-  start(): void {
-    this.#cmdId = this.#cmdId === CMD_ID_MAX ? FREE_PAGE_HINT_CMD_ID_MIN : this.#cmdId + 1;
+  /** The id that the driver sent last; null: none since the reset. */
+  get driverId(): number | null {
+    return this.#driverId;
+  }
+
+  /**
+   * What the driver reads in `free_page_hint_cmd_id`. QEMU leaves the field 0 while a round is open,
+   * which is STOP: any config interrupt in a round ends it early.
+   */
+  get configValue(): number {
+    const isHidden = this.#status === HintStatus.START && this.#startReadsAsStop;
+    return isHidden ? HintCommand.STOP : this.hostCommand;
+  }
+
+  /**
+   * Ask for a round under a new id; `acknowledgeOnStop`: the driver's own STOP ends it with DONE.
+   * The caller notifies the driver.
+   */
+  start(acknowledgeOnStop = false): void {
+    this.#cmdId = nextCmdId(this.#options.hintIds, this.#cmdId);
     this.#status = HintStatus.REQUESTED;
+    this.#acknowledgesStop = acknowledgeOnStop;
     this.#metrics.hint_rounds++;
   }
 
@@ -85,14 +122,22 @@ export class HintStateMachine {
   /** A device reset stops the round and keeps counting the ids, as QEMU does. */
   reset(): void {
     this.#status = HintStatus.STOP;
-    this.#driverId = HintCommand.STOP;
+    this.#driverId = null;
+    if (this.#options.quirks.has('state-zeroed-by-reset')) this.#cmdId = idBefore(this.#options);
   }
 
-  /** A command id from the driver. */
-  command(id: number): void {
+  /** A command id from the driver. True: the driver must be notified of a change. */
+  command(id: number): boolean {
     this.#metrics.hint_commands++;
     this.#driverId = id;
-    if (this.#status === HintStatus.START) {
+    const isOpen = this.#status === HintStatus.REQUESTED || this.#status === HintStatus.START;
+    if (endsRound(id) && (this.#doneAtGuestStop || (this.#acknowledgesStop && isOpen))) {
+      this.#status = HintStatus.DONE;
+      return true;
+    }
+    if (isOpen && this.#comparesIds) {
+      this.#status = id === this.#cmdId ? HintStatus.START : HintStatus.REQUESTED;
+    } else if (this.#status === HintStatus.START) {
       // Whatever it says, the round is over; QEMU does not notify the driver of that.
       this.#status = HintStatus.STOP;
     } else if (this.#status === HintStatus.REQUESTED && id === this.#cmdId) {
@@ -101,15 +146,38 @@ export class HintStateMachine {
       // STOP answers a round that the device has ended itself: the driver always sends it.
       this.#metrics.hint_stale_ids++;
     }
+    return false;
+  }
+
+  /** A command in a buffer that the device cannot read: it names no round. */
+  unreadableCommand(): boolean {
+    return this.command(UNREADABLE_ID);
   }
 
   /** One writable segment. */
   block(gpa: Gpa, sizeBytes: number, chainAtNs: Nanoseconds): void {
-    const ramBytes = this.#options.ramPages * PAGE_SIZE_BYTES;
-    if (gpa + sizeBytes > ramBytes || gpa % PAGE_SIZE_BYTES !== 0 || sizeBytes % PAGE_SIZE_BYTES) {
+    const isOdd = gpa % PAGE_SIZE_BYTES !== 0 || sizeBytes % PAGE_SIZE_BYTES !== 0;
+    if (isOdd || gpa + sizeBytes > this.#ramBytes) {
+      this.#oddBlock(gpa, sizeBytes, chainAtNs);
+      return;
+    }
+    this.#pages(gpa, sizeBytes, chainAtNs);
+  }
+
+  /** A block that is not made of whole pages of guest memory. */
+  #oddBlock(gpa: Gpa, sizeBytes: number, chainAtNs: Nanoseconds): void {
+    const inRamBytes = Math.max(0, Math.min(sizeBytes, this.#ramBytes - gpa));
+    const isOutside = inRamBytes < sizeBytes && !this.#clipsToRam;
+    const isMisaligned = (gpa | sizeBytes) % PAGE_SIZE_BYTES !== 0 && !this.#roundsStartDown;
+    const wholeBytes = inRamBytes - (inRamBytes % PAGE_SIZE_BYTES);
+    if (isOutside || isMisaligned || wholeBytes === 0) {
       countViolation(this.#metrics, 'bad_hints');
       return;
     }
+    this.#pages(gpa - (gpa % PAGE_SIZE_BYTES), wholeBytes, chainAtNs);
+  }
+
+  #pages(gpa: Gpa, sizeBytes: number, chainAtNs: Nanoseconds): void {
     const pageCount = sizeBytes / PAGE_SIZE_BYTES;
     const inRound = this.#status === HintStatus.START;
     if (!inRound) {
@@ -119,7 +187,8 @@ export class HintStateMachine {
     }
     this.#metrics.hints_accepted++;
     this.#metrics.hint_pages_accepted += pageCount;
-    this.#onHint(gpa, sizeBytes, inRound ? this.#cmdId : this.#driverId, chainAtNs);
+    const cmdId = inRound ? this.#cmdId : (this.#driverId ?? HintCommand.STOP);
+    this.#onHint(gpa, sizeBytes, cmdId, chainAtNs);
   }
 
   #enter(status: HintStatus): boolean {
@@ -127,4 +196,19 @@ export class HintStateMachine {
     this.#status = status;
     return true;
   }
+}
+
+function endsRound(id: number): boolean {
+  return id === HintCommand.STOP || id === HintCommand.DONE;
+}
+
+/** What the first id follows on. */
+function idBefore({ hintIds }: HintingOptions): number {
+  return hintIds === 'qemu' ? FREE_PAGE_HINT_CMD_ID_MIN : 0;
+}
+
+function nextCmdId(ids: HintIds, last: number): number {
+  if (ids === 'constant') return FIRST_FREE_ID;
+  if (last === CMD_ID_MAX) return ids === 'qemu' ? FREE_PAGE_HINT_CMD_ID_MIN : FIRST_FREE_ID;
+  return Math.max(last + 1, FIRST_FREE_ID);
 }

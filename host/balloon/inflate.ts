@@ -2,87 +2,64 @@
  * Inflate and deflate, device side (virtio 1.4 §5.5.6): every PFN is checked on its own, a bad one
  * is skipped and counted, and the buffer is acknowledged in any case, as QEMU does.
  */
-import { BALLOON_PFN_BYTES, VIRTIO_BALLOON_PFNS_MAX } from '../../protocol/index.ts';
+import {
+  BALLOON_PFN_BYTES,
+  type DeviceQuirk,
+  VIRTIO_BALLOON_PFNS_MAX,
+} from '../../protocol/index.ts';
 import { Bitmap } from '../../shared/index.ts';
 import { type BalloonMetrics, countViolation } from './metrics.ts';
+import type { RangeBuilder } from './range-builder.ts';
 
-/** PFN ranges as they travel: u32 pairs of first PFN and count. */
-export class RangeBuilder {
-  #pairs = new Uint32Array(64);
-  #length = 0;
-  #pageCount = 0;
-
-  /** Pages added since the last `take`. */
-  get pageCount(): number {
-    return this.#pageCount;
-  }
-
-  add(pfn: number): void {
-    this.addRange(pfn, 1);
-  }
-
-  /** Consecutive ranges, ascending or descending, join the last one. */
-  addRange(pfn: number, pageCount: number): void {
-    this.#pageCount += pageCount;
-    if (this.#length > 0) {
-      const first = this.#pairs[this.#length - 2]!;
-      const count = this.#pairs[this.#length - 1]!;
-      if (pfn === first + count || pfn + pageCount === first) {
-        if (pfn < first) this.#pairs[this.#length - 2] = pfn;
-        this.#pairs[this.#length - 1] = count + pageCount;
-        return;
-      }
-    }
-    if (this.#length === this.#pairs.length) {
-      const grown = new Uint32Array(this.#pairs.length * 2);
-      grown.set(this.#pairs);
-      this.#pairs = grown;
-    }
-    this.#pairs[this.#length++] = pfn;
-    this.#pairs[this.#length++] = pageCount;
-  }
-
-  /** The ranges since the last call, or null. */
-  take(): Uint32Array | null {
-    if (this.#length === 0) return null;
-    const ranges = this.#pairs.slice(0, this.#length);
-    this.#length = 0;
-    this.#pageCount = 0;
-    return ranges;
-  }
-}
+/** The buffer is not given back: Firecracker's answer to one that is too long. */
+export const KEPT = -1;
 
 export class InflatedSet {
   /** One bit per page that is in the balloon. */
   readonly bits: Bitmap;
   readonly #ram: Bitmap;
   readonly #metrics: BalloonMetrics;
+  readonly #maxPfns: number;
+  readonly #keepsTooLong: boolean;
+  readonly #ignoresStrayBytes: boolean;
 
   /** `ram`: the frames that hold RAM. */
-  constructor(ram: Bitmap, metrics: BalloonMetrics) {
+  constructor(ram: Bitmap, metrics: BalloonMetrics, quirks: ReadonlySet<DeviceQuirk>) {
     this.bits = new Bitmap(ram.bitCount);
     this.#ram = ram;
     this.#metrics = metrics;
+    this.#keepsTooLong = quirks.has('pfns-over-256-never-returned');
+    const isLimited = this.#keepsTooLong || quirks.has('pfns-over-256-ignored');
+    this.#maxPfns = isLimited ? VIRTIO_BALLOON_PFNS_MAX : Number.POSITIVE_INFINITY;
+    this.#ignoresStrayBytes = quirks.has('stray-pfn-bytes-ignored');
   }
 
-  /** Applies a buffer of le32 PFNs. Pages that entered go to `entered`. Returns how many PFNs. */
+  /** Pages in the balloon by the count of PFNs alone. */
+  get balance(): number {
+    return this.#metrics.inflated_pfns - this.#metrics.deflated_pfns;
+  }
+
+  /**
+   * Applies a buffer of le32 PFNs. Pages that entered go to `entered`. Returns how many PFNs, or
+   * `KEPT`.
+   */
   inflate(buffer: DataView, start: number, lengthBytes: number, entered: RangeBuilder): number {
-    if (!this.#lengthIsFine(lengthBytes)) return 0;
-    for (let at = start; at < start + lengthBytes; at += BALLOON_PFN_BYTES) {
-      const pfn = buffer.getUint32(at, true);
+    const pfnCount = this.#pfnCount(lengthBytes);
+    for (let i = 0; i < pfnCount; i++) {
+      const pfn = buffer.getUint32(start + i * BALLOON_PFN_BYTES, true);
       if (!this.#isRam(pfn)) continue;
       if (this.bits.get(pfn)) countViolation(this.#metrics, 'double_inflated_pfns');
       this.bits.set(pfn);
       this.#metrics.inflated_pfns++;
-      entered.add(pfn);
+      entered.addRange(pfn, 1);
     }
-    return lengthBytes / BALLOON_PFN_BYTES;
+    return pfnCount;
   }
 
   deflate(buffer: DataView, start: number, lengthBytes: number): number {
-    if (!this.#lengthIsFine(lengthBytes)) return 0;
-    for (let at = start; at < start + lengthBytes; at += BALLOON_PFN_BYTES) {
-      const pfn = buffer.getUint32(at, true);
+    const pfnCount = this.#pfnCount(lengthBytes);
+    for (let i = 0; i < pfnCount; i++) {
+      const pfn = buffer.getUint32(start + i * BALLOON_PFN_BYTES, true);
       if (!this.#isRam(pfn)) continue;
       if (!this.bits.get(pfn)) {
         countViolation(this.#metrics, 'double_deflated_pfns');
@@ -91,16 +68,17 @@ export class InflatedSet {
       this.bits.clear(pfn);
       this.#metrics.deflated_pfns++;
     }
-    return lengthBytes / BALLOON_PFN_BYTES;
+    return pfnCount;
   }
 
-  #lengthIsFine(lengthBytes: number): boolean {
-    const pfnCount = lengthBytes / BALLOON_PFN_BYTES;
-    if (Number.isInteger(pfnCount) && pfnCount >= 1 && pfnCount <= VIRTIO_BALLOON_PFNS_MAX) {
-      return true;
-    }
+  /** How many PFNs of a buffer count: none if it has a wrong length. */
+  #pfnCount(lengthBytes: number): number {
+    const pfnCount = Math.floor(lengthBytes / BALLOON_PFN_BYTES);
+    const isWhole = lengthBytes % BALLOON_PFN_BYTES === 0 && pfnCount > 0;
+    if (isWhole && pfnCount <= this.#maxPfns) return pfnCount;
     countViolation(this.#metrics, 'bad_lengths');
-    return false;
+    if (pfnCount > this.#maxPfns) return this.#keepsTooLong ? KEPT : 0;
+    return this.#ignoresStrayBytes ? pfnCount : 0;
   }
 
   #isRam(pfn: number): boolean {

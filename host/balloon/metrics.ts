@@ -6,6 +6,8 @@ export interface BalloonMetrics {
   bad_messages: number;
   /** Chains with a head outside the ring or one that the device holds already. */
   bad_heads: number;
+  /** Chains with a segment that cannot be mapped, of a device that breaks on it. */
+  bad_segments: number;
   /** Chains on a queue of the other direction. */
   bad_directions: number;
   /** Inflate or deflate buffers that are no whole number of PFNs, empty, or too long. */
@@ -17,7 +19,7 @@ export interface BalloonMetrics {
   /** PFNs inflated while in the balloon, and deflated while not in it. */
   double_inflated_pfns: number;
   double_deflated_pfns: number;
-  /** Of inflated and, if the device discards them, of hinted pages. */
+  /** Of inflated, reported and, if the device discards them, hinted pages. */
   discarded_pages: number;
   inhibited_discards: number;
   hint_rounds: number;
@@ -31,6 +33,24 @@ export interface BalloonMetrics {
   hint_pages_late: number;
   /** Blocks outside guest memory or not made of whole pages. */
   bad_hints: number;
+  /** Ranges that the guest reported free, and their pages. */
+  reports: number;
+  report_pages: number;
+  /** Of them: acknowledged and left alone, because freed pages are to keep poison_val. */
+  reports_poisoned: number;
+  /** Ranges outside guest memory or not made of whole pages. */
+  bad_reports: number;
+  /** Answers to requests for statistics, and the first buffer; the requests. */
+  stats_reports: number;
+  stats_requests: number;
+  /** Entries with a tag that the device does not know. */
+  stats_unknown_tags: number;
+  /** Statistics buffers that came while one was held: that one went back. */
+  second_stats_buffers: number;
+  /** Chains on a queue whose feature the driver has declined. */
+  declined_queue_chains: number;
+  /** `avail` messages that waited for DRIVER_OK, or for the device to be resumed. */
+  held_notifications: number;
 }
 
 export function newBalloonMetrics(): BalloonMetrics {
@@ -38,6 +58,7 @@ export function newBalloonMetrics(): BalloonMetrics {
     protocol_violations: 0,
     bad_messages: 0,
     bad_heads: 0,
+    bad_segments: 0,
     bad_directions: 0,
     bad_lengths: 0,
     bad_pfns: 0,
@@ -55,6 +76,16 @@ export function newBalloonMetrics(): BalloonMetrics {
     hints_late: 0,
     hint_pages_late: 0,
     bad_hints: 0,
+    reports: 0,
+    report_pages: 0,
+    reports_poisoned: 0,
+    bad_reports: 0,
+    stats_reports: 0,
+    stats_requests: 0,
+    stats_unknown_tags: 0,
+    second_stats_buffers: 0,
+    declined_queue_chains: 0,
+    held_notifications: 0,
   };
 }
 

@@ -149,7 +149,7 @@ describe('a round', () => {
 describe('config interrupts that do not concern hinting', () => {
   test('the last id again is ignored', () => {
     const strategy = new BatchStrategy(10);
-    const harness = boot(strategy, { device: { startReadsAs: 'id' } });
+    const harness = boot(strategy, { device: { quirks: new Set() } });
     harness.stalled = true;
     harness.device.hintStart();
     harness.runFor(SECOND);
@@ -160,11 +160,11 @@ describe('config interrupts that do not concern hinting', () => {
   });
 
   test.each([
-    { startReadsAs: 'stop' as const, ended: 1 },
-    { startReadsAs: 'id' as const, ended: 0 },
+    { startReadsAs: 'stop', quirks: ['start-reads-as-stop'] as const, ended: 1 },
+    { startReadsAs: 'id', quirks: [], ended: 0 },
   ])('a new target in a round ends it if START reads as $startReadsAs', (one) => {
     const strategy = new EndlessStrategy(50_000);
-    const harness = boot(strategy, { device: { startReadsAs: one.startReadsAs } });
+    const harness = boot(strategy, { device: { quirks: new Set(one.quirks) } });
     harness.device.hintStart();
     harness.runFor(10 * MS);
     harness.device.setTarget(100);

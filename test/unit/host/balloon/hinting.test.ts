@@ -9,7 +9,12 @@ import { newBalloonMetrics } from '../../../../host/balloon/metrics.ts';
 import { HintCommand } from '../../../../protocol/index.ts';
 
 const { STOP, REQUESTED, START, DONE } = HintStatus;
-const OPTIONS: HintingOptions = { startReadsAs: 'stop', acceptLateHints: false, ramPages: 1024 };
+const OPTIONS: HintingOptions = {
+  acceptLateHints: false,
+  ramPages: 1024,
+  hintIds: 'qemu',
+  quirks: new Set(['start-reads-as-stop']),
+};
 
 function make(options: Partial<HintingOptions> = {}) {
   const metrics = newBalloonMetrics();
@@ -119,11 +124,11 @@ describe('command ids', () => {
     { status: REQUESTED, stop: 0x8000_0001, id: 0x8000_0001 },
     { status: START, stop: HintCommand.STOP, id: 0x8000_0001 },
   ])('reads in $status', ({ status, stop, id }) => {
-    for (const [startReadsAs, expected] of [
-      ['stop', stop],
-      ['id', id],
+    for (const [quirks, expected] of [
+      [['start-reads-as-stop'], stop],
+      [[], id],
     ] as const) {
-      const { machine } = make({ startReadsAs });
+      const { machine } = make({ quirks: new Set(quirks) });
       enter(machine, status);
       expect(machine.configValue).toBe(expected);
     }

@@ -170,7 +170,8 @@ describe('queues', () => {
     { index: 65535, max_size: 0 },
   ])('queue $index has $max_size descriptors', ({ index, max_size }) => {
     const { device } = make();
-    expect(device.handle({ name: 'getQueue', index })).toEqual({ name: 'queue', index, max_size });
+    const reply = { name: 'queue', index, max_size, enabled: false };
+    expect(device.handle({ name: 'getQueue', index })).toEqual(reply);
   });
 
   test.each([
