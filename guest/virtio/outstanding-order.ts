@@ -12,6 +12,14 @@ export class OutstandingOrder {
     this.#heads[(this.#oldest + this.#count++) % this.#heads.length] = head;
   }
 
+  /** Oldest first. */
+  list(): number[] {
+    return Array.from(
+      { length: this.#count },
+      (_, i) => this.#heads[(this.#oldest + i) % this.#heads.length]!,
+    );
+  }
+
   /** Takes the head out if no other has waited longer; false otherwise. */
   takeIfOldest(head: number): boolean {
     if (this.#count === 0 || this.#heads[this.#oldest] !== head) return false;

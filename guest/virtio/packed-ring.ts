@@ -17,12 +17,14 @@ import {
 import type { Nanoseconds } from '../../shared/index.ts';
 import { AvailBatch, BATCH_FULL } from './avail-batch.ts';
 import { OutstandingOrder } from './outstanding-order.ts';
-import type { DeviceRing, GuestBytes } from './queue.ts';
+import type { DeviceRing, GuestBytes, RingState } from './queue.ts';
 import { RingArea } from './ring-area.ts';
 import type { RingOptions } from './ring-features.ts';
 import type { RingSetup } from './split-ring.ts';
 
 const { AVAIL, USED } = PackedDescFlag;
+/** The wrap counter beside a position, in saved state. */
+const WRAP = 1 << 15;
 
 export class PackedRing implements DeviceRing {
   broken: string | null = null;
@@ -47,6 +49,8 @@ export class PackedRing implements DeviceRing {
   #nextUsed = 0;
   #usedFlags: number = AVAIL | USED;
   #usedSinceSignal = 0;
+  /** Whether the driver was told of what was used before a migration is not known. */
+  #mustSignal = false;
   /** Time of the chains that wait for the next batch, or −1. */
   #heldSince: Nanoseconds = -1;
   /** What the chain that is being taken has in the ring, and its buffer id. */
@@ -129,8 +133,52 @@ export class PackedRing implements DeviceRing {
     if (mode !== RingEventFlags.DESC || !this.#options.eventIdx) {
       return mode !== RingEventFlags.DISABLE;
     }
+    const must = this.#mustSignal;
+    this.#mustSignal = false;
     const desc = view.getUint16(EventSuppress.offsets.desc, true);
-    return passesEvent(desc, this.#nextUsed, this.#usedFlags !== 0, passed, this.#size);
+    return must || passesEvent(desc, this.#nextUsed, this.#usedFlags !== 0, passed, this.#size);
+  }
+
+  saveState(): RingState {
+    const handles = this.#order?.list() ?? Array.from(this.#chainLength.keys());
+    return {
+      availIndex: this.#nextAvail | (this.#availFlags === AVAIL ? WRAP : 0),
+      usedIndex: this.#nextUsed | (this.#usedFlags === 0 ? 0 : WRAP),
+      held: handles
+        .filter((handle) => this.#chainLength[handle] !== 0)
+        .map((head) => ({ head, id: this.#idOf[head]!, descs: this.#chainLength[head]! })),
+    };
+  }
+
+  restoreState({ availIndex, usedIndex, held }: RingState): boolean {
+    if (!this.#isPosition(availIndex) || !this.#isPosition(usedIndex)) return false;
+    const laps = 2 * this.#size;
+    const between = (this.#placeOf(availIndex) - this.#placeOf(usedIndex) + laps) % laps;
+    if (between !== held.reduce((sum, { descs }) => sum + descs, 0)) return false;
+    for (const { head, id, descs } of held) {
+      const at = this.#freeHandles.lastIndexOf(head, this.#freeHandleCount - 1);
+      if (at < 0 || descs < 1 || this.#outstandingDescs + descs > this.#size) return false;
+      this.#freeHandles[at] = this.#freeHandles[this.#freeHandleCount - 1]!;
+      this.#freeHandles[this.#freeHandleCount - 1] = head;
+      this.#openDescs = descs;
+      this.#openId = id;
+      this.#newHandle();
+    }
+    this.#nextAvail = availIndex & ~WRAP;
+    this.#availFlags = (availIndex & WRAP) !== 0 ? AVAIL : USED;
+    this.#nextUsed = usedIndex & ~WRAP;
+    this.#usedFlags = (usedIndex & WRAP) !== 0 ? AVAIL | USED : 0;
+    this.#mustSignal = true;
+    return true;
+  }
+
+  #isPosition(index: number): boolean {
+    return Number.isInteger(index) && index >= 0 && index <= 0xffff && (index & ~WRAP) < this.#size;
+  }
+
+  /** Of a saved position: its place in the two laps that the wrap counters tell apart. */
+  #placeOf(index: number): number {
+    return (index & ~WRAP) + ((index & WRAP) !== 0 ? 0 : this.#size);
   }
 
   /** The device wants to hear of every chain. Its structure need not be zero: the driver only reads it. */

@@ -72,6 +72,25 @@ export interface GuestBytes {
   touched(gpa: Gpa, lengthBytes: number): void;
 }
 
+/** A chain that the device holds. */
+export interface HeldChain {
+  /** As `avail` and `used` messages name it. */
+  readonly head: number;
+  /** As the driver names it. */
+  readonly id: number;
+  /** Descriptors that it has in the ring. */
+  readonly descs: number;
+}
+
+/** What the device's hand knows of a ring besides what lies in guest memory: it migrates. */
+export interface RingState {
+  /** Next chain to take and next used entry to write; of a packed ring with the wrap counter in bit 15. */
+  readonly availIndex: number;
+  readonly usedIndex: number;
+  /** In the order in which they became available, if IN_ORDER is negotiated. */
+  readonly held: readonly HeldChain[];
+}
+
 export interface DeviceRing {
   /** Why the ring makes no sense, or null. A broken ring is left alone until it is set up again. */
   readonly broken: string | null;
@@ -89,4 +108,8 @@ export interface DeviceRing {
   complete(heads: Uint8Array, writtenBytes: Uint8Array): number;
   /** Whether the driver wants an interrupt for what was completed since the last call. */
   interruptNeeded(): boolean;
+  /** Of a ring whose batch is drained. */
+  saveState(): RingState;
+  /** Go on as the ring that was saved; before anything was taken. False: no ring is like that. */
+  restoreState(state: RingState): boolean;
 }

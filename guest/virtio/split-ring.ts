@@ -20,7 +20,7 @@ import {
 import type { Nanoseconds } from '../../shared/index.ts';
 import { AvailBatch, BATCH_FULL } from './avail-batch.ts';
 import { OutstandingOrder } from './outstanding-order.ts';
-import type { DeviceRing, GuestBytes, QueueAreas } from './queue.ts';
+import type { DeviceRing, GuestBytes, QueueAreas, RingState } from './queue.ts';
 import { RingArea } from './ring-area.ts';
 import type { RingOptions } from './ring-features.ts';
 
@@ -52,6 +52,8 @@ export class SplitRing implements DeviceRing {
   #usedIndex = 0;
   /** `usedIndex` when it was last asked whether to interrupt. */
   #signalledIndex = 0;
+  /** Whether the driver was told of what was used before a migration is not known. */
+  #mustSignal = false;
   /** Time of the chains that wait for the next batch, or −1. */
   #heldSince: Nanoseconds = -1;
 
@@ -145,9 +147,46 @@ export class SplitRing implements DeviceRing {
     if (this.broken !== null || !this.#avail.map()) return false;
     const { view } = this.#avail;
     if (this.#options.eventIdx) {
-      return needsEvent(view.getUint16(this.#usedEventOffset, true), this.#usedIndex, before);
+      const must = this.#mustSignal;
+      this.#mustSignal = false;
+      const usedEvent = view.getUint16(this.#usedEventOffset, true);
+      return must || needsEvent(usedEvent, this.#usedIndex, before);
     }
     return (view.getUint16(AvailHeader.offsets.flags, true) & AvailFlag.NO_INTERRUPT) === 0;
+  }
+
+  saveState(): RingState {
+    const heads = this.#order?.list() ?? Array.from(this.#chainLength.keys());
+    return {
+      availIndex: this.#lastAvailIndex,
+      usedIndex: this.#usedIndex,
+      held: heads
+        .filter((head) => this.#chainLength[head] !== 0)
+        .map((head) => ({ head, id: head, descs: this.#chainLength[head]! })),
+    };
+  }
+
+  restoreState({ availIndex, usedIndex, held }: RingState): boolean {
+    if (!isU16(availIndex) || !isU16(usedIndex)) return false;
+    if (((availIndex - usedIndex) & U16_MASK) !== held.length) return false;
+    for (const { head, id, descs } of held) {
+      if (id !== head || !this.#hold(head, descs)) return false;
+      this.#order?.add(head);
+    }
+    this.#lastAvailIndex = availIndex;
+    this.#usedIndex = usedIndex;
+    this.#signalledIndex = usedIndex;
+    this.#mustSignal = true;
+    return true;
+  }
+
+  /** False for a head that is none or held already, and for more descriptors than there are. */
+  #hold(head: number, descs: number): boolean {
+    if (this.#chainLength[head] !== 0 || descs < 1) return false;
+    if (this.#outstandingDescs + descs > this.#size) return false;
+    this.#outstandingDescs += descs;
+    this.#chainLength[head] = descs;
+    return true;
   }
 
   #map(): boolean {
@@ -196,10 +235,7 @@ export class SplitRing implements DeviceRing {
       id = view.getUint16(at + Desc.offsets.next, true);
       if (id >= limit) return isTable ? 'next outside the table' : 'next outside the ring';
     }
-    if (this.#outstandingDescs + ringDescs > this.#size) return 'descriptors shared by two chains';
-    this.#outstandingDescs += ringDescs;
-    this.#chainLength[head] = ringDescs;
-    return null;
+    return this.#hold(head, ringDescs) ? null : 'descriptors shared by two chains';
   }
 
   #tableProblem(flags: number, lengthBytes: number, isTable: boolean): string | null {
@@ -227,4 +263,8 @@ export class SplitRing implements DeviceRing {
     this.#batch.drop();
     return taken;
   }
+}
+
+function isU16(value: number): boolean {
+  return Number.isInteger(value) && value >= 0 && value <= U16_MASK;
 }
