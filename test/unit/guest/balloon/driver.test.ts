@@ -9,6 +9,7 @@ describe('probe', () => {
     [0, 1, 2, 3].map((wanted) => ({ offered, wanted })),
   );
 
+  // spec: 2.2.1-driver-1, 2.2.1-driver-6
   test.each(subsets)('negotiates offered=$offered wanted=$wanted', ({ offered, wanted }) => {
     const bits =
       ((wanted & 1) << BalloonFeature.MUST_TELL_HOST) |
@@ -27,6 +28,7 @@ describe('probe', () => {
     expect(harness.device.protocolViolations).toBe(0);
   });
 
+  // spec: 2.1.1-driver-1, 3.1.1-driver-1
   test('sets the status bits in the order of the specification', () => {
     const { trace } = new DriverHarness().boot();
     const statuses = trace.filter((m): m is Message<'setStatus'> => m.name === 'setStatus');
@@ -38,6 +40,7 @@ describe('probe', () => {
     expect(hasFeature(harness.driver.features, BalloonFeature.FREE_PAGE_HINT)).toBe(false);
   });
 
+  // spec: 3.1.1-driver-5
   test('fails, and says so in the status, when there is no memory for rings', () => {
     const harness = new DriverHarness();
     harness.mm.limitPages = 0;
@@ -48,6 +51,7 @@ describe('probe', () => {
 });
 
 describe('size work', () => {
+  // spec: 5.5.6.1-driver-1, 5.5.6.1-driver-11
   test('inflates to the target, discards every page once and writes actual', () => {
     const harness = new DriverHarness().boot();
     harness.device.setTarget(1000);
@@ -61,6 +65,7 @@ describe('size work', () => {
     expect(harness.device.protocolViolations).toBe(0);
   });
 
+  // spec: 5.5.6.1-driver-11, 5.5.6.1-driver-12
   test('moves at most 256 pages a pass and writes actual once per pass', () => {
     const harness = new DriverHarness().boot();
     harness.device.setTarget(600);
@@ -70,6 +75,7 @@ describe('size work', () => {
     expect(actual).toEqual([256, 512, 600]);
   });
 
+  // spec: 5.5.6.1-driver-2, 5.5.6.1-driver-6
   test('deflates to zero and gives every page back after the host acknowledged', () => {
     const harness = new DriverHarness().boot();
     const before = harness.mm.allocatedPages;
@@ -84,6 +90,7 @@ describe('size work', () => {
     expect(harness.device.protocolViolations).toBe(0);
   });
 
+  // spec: 5.5.6.1-driver-7
   test.each([true, false])('frees no page before the deflate ack (MUST_TELL_HOST %s)', (must) => {
     const harness = new DriverHarness({ device: { mustTellHost: must } }).boot();
     harness.device.setTarget(100);
