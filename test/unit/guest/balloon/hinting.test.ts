@@ -70,6 +70,7 @@ function commands(harness: DriverHarness): number[] {
 }
 
 describe('a round', () => {
+  // spec: 5.5.6.5.1-driver-1, 5.5.6.5.1-driver-2, 5.5.6.5.1-driver-3, 5.5.6.5.1-driver-4, 5.5.6.5.1-driver-6
   test('is id, blocks, STOP, and every block reaches the host once, in order', () => {
     const strategy = new BatchStrategy(5000);
     const harness = boot(strategy);
@@ -92,6 +93,7 @@ describe('a round', () => {
     expect(harness.hints.map((hint) => hint.sizeBytes)).toEqual([1, 1, 1].map(() => 2 << 20));
   });
 
+  // spec: 5.5.6.5.1-driver-10
   test('STOP, a new id, STOP, DONE: two rounds and one release', () => {
     const strategy = new BatchStrategy(100);
     const harness = boot(strategy);
@@ -115,6 +117,7 @@ describe('a round', () => {
     expect(harness.hints[0]!.chainAtNs).toBeLessThan(at + 2 * configWorkNs);
   });
 
+  // spec: 5.5.6.5.1-driver-5
   test.each([
     { id: 'STOP', end: 'hintStop' as const },
     { id: 'DONE', end: 'hintDone' as const },
@@ -147,6 +150,7 @@ describe('a round', () => {
 });
 
 describe('config interrupts that do not concern hinting', () => {
+  // spec: 5.5.6.5.1-driver-3
   test('the last id again is ignored', () => {
     const strategy = new BatchStrategy(10);
     const harness = boot(strategy, { device: { quirks: new Set() } });

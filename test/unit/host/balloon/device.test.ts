@@ -217,6 +217,7 @@ describe('messages that make no sense', () => {
     expect(metrics).toMatchObject({ bad_messages: 1, protocol_violations: 1, inflated_pfns: 0 });
   });
 
+  // spec: 2.1.2-device-1, 2.4.1-device-2
   test('chains before DRIVER_OK are not looked at', () => {
     const { device, handle, send, metrics } = make();
     handle({ name: 'setStatus', status: 0 });
@@ -256,6 +257,7 @@ describe('hinting', () => {
     expect(device.protocolViolations).toBe(0);
   });
 
+  // spec: 5.5.6.5.2-device-3
   test('a block under way when the host stops is late', () => {
     const { device, hints, send } = make();
     device.hintStart();
@@ -270,6 +272,7 @@ describe('hinting', () => {
     expect(device.metrics.hints_late).toBe(3);
   });
 
+  // spec: 2.1.2-device-2
   test.each([1, 3, 5, 8])('a command of %s bytes breaks the device until reset', (bytes) => {
     const { device, posted, handle, send, ready } = make();
     expect(send(HINT, { out: new Uint8Array(bytes) }, block(1))).toEqual([]);

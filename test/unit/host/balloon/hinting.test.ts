@@ -93,6 +93,7 @@ describe('every event in every state', () => {
 });
 
 describe('command ids', () => {
+  // spec: 5.5.6.5.2-device-2
   test('the first is 0x80000001 and each round has a new one', () => {
     const { machine } = make();
     machine.start();
@@ -110,6 +111,7 @@ describe('command ids', () => {
     expect(machine.cmdId).toBe(FREE_PAGE_HINT_CMD_ID_MIN);
   });
 
+  // spec: 5.5.6.5.2-device-2
   test('survive a reset, so no id is published twice', () => {
     const { machine } = make();
     machine.start();
@@ -136,6 +138,7 @@ describe('command ids', () => {
 });
 
 describe('stale and foreign', () => {
+  // spec: 5.5.6.5.2-device-3
   test('blocks under an old id are late, also in the next round', () => {
     const { machine, metrics, hints } = make();
     machine.start();

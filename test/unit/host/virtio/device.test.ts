@@ -75,6 +75,7 @@ describe('device status', () => {
     expect(device.violationCount).toBe(to === result ? 0 : 1);
   });
 
+  // spec: 2.2.2-device-3
   test.each([
     { id: 'a feature that is not offered', features: OFFERED | featureMask(5) },
     { id: 'no VERSION_1', features: featureMask(3) },
@@ -95,6 +96,7 @@ describe('device status', () => {
     expect(device.violationCount).toBe(1);
   });
 
+  // spec: 2.4.1-device-1, 2.2.2-device-5
   test.each([0, A, A | D, A | D | F, A | D | F | OK])(
     'reset in %s forgets everything',
     (status) => {
@@ -111,6 +113,7 @@ describe('device status', () => {
     },
   );
 
+  // spec: 2.1.2-device-3
   test('DEVICE_NEEDS_RESET stops the queues, notifies once, and only reset clears it', () => {
     const { device, events, bring, set } = make();
     bring(A | D | F | OK);
