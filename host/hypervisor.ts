@@ -15,6 +15,7 @@ import type {
 } from '../protocol/index.ts';
 import { ramOf } from '../protocol/index.ts';
 import { BallastError, EventLog } from '../shared/index.ts';
+import { BalloonMonitor } from './balloon/monitor.ts';
 import { deviceOptionsOf } from './balloon/profiles.ts';
 import { Evaluator, guestStatistics } from './evaluation/evaluator.ts';
 import { migrate } from './migration/drive.ts';
@@ -28,6 +29,7 @@ const PROGRESS_STEP_NS = 250_000_000;
 
 export class Hypervisor {
   readonly vmm: Vmm;
+  readonly balloon: BalloonMonitor;
   readonly #log: EventLog;
   readonly #onProgress: ProgressSink;
   #job: MigrationJob | null = null;
@@ -55,6 +57,7 @@ export class Hypervisor {
       },
       this.#log,
     );
+    this.balloon = new BalloonMonitor(this.vmm.device);
   }
 
   async runUntil(atNs: number): Promise<HostStatus> {

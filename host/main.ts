@@ -14,6 +14,7 @@ import {
 } from '../protocol/index.ts';
 import { BallastError, ExitStatus } from '../shared/index.ts';
 import { exitWith, fileSink, onLaboratoryGone } from '../shared/process.ts';
+import type { BalloonMonitor } from './balloon/monitor.ts';
 import { guestStatistics } from './evaluation/evaluator.ts';
 import { Hypervisor } from './hypervisor.ts';
 
@@ -41,6 +42,19 @@ class HostProcess {
       case 'balloon':
         this.#machine.setBalloon((params as { target_pages: number }).target_pages);
         return null;
+      case 'statsPollingInterval':
+        this.#monitor.setStatsPollingInterval((params as { seconds: number }).seconds);
+        return null;
+      case 'guestStats':
+        return this.#monitor.guestStats();
+      case 'hintStart':
+        this.#monitor.hintStart((params as { acknowledge_on_stop: boolean }).acknowledge_on_stop);
+        return null;
+      case 'hintStop':
+        this.#monitor.hintStop();
+        return null;
+      case 'hintStatus':
+        return this.#monitor.hintStatus();
       case 'migrate':
         return this.#machine.migrate(params as MigrateParams);
       case 'startMigration':
@@ -69,6 +83,10 @@ class HostProcess {
       case 'finish':
         return this.#finish();
     }
+  }
+
+  get #monitor(): BalloonMonitor {
+    return this.#machine.balloon;
   }
 
   get #machine(): Hypervisor {

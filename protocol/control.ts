@@ -1,5 +1,7 @@
 import type { Costs } from '../shared/index.ts';
+import type { GuestStatsReport } from './balloon-stats.ts';
 import type { DeviceConfig } from './device-config.ts';
+import type { DriverConfig } from './driver-config.ts';
 
 /**
  * How the laboratory starts and drives the two processes: plain data over Node's own IPC pipe,
@@ -44,6 +46,8 @@ export interface KernelOptions {
   readonly balloonCompaction: boolean;
   /** movablecore=, in pages. */
   readonly movableZonePages: number;
+  /** page_reporting.page_reporting_order: the smallest block that is worth a report. */
+  readonly pageReportingOrder: number;
 }
 
 export const DEFAULT_KERNEL_OPTIONS: KernelOptions = {
@@ -52,6 +56,7 @@ export const DEFAULT_KERNEL_OPTIONS: KernelOptions = {
   compactionProactiveness: 20,
   balloonCompaction: true,
   movableZonePages: 0,
+  pageReportingOrder: 9,
 };
 
 /** What the guest process is told at start. */
@@ -62,6 +67,8 @@ export interface GuestConfig {
   readonly mm: MmOptions;
   readonly kernel: KernelOptions;
   readonly strategy: StrategyName;
+  /** The balloon driver, as far as it is not as Linux's. */
+  readonly driver?: Partial<DriverConfig>;
   /** `iterate`: free list nodes per lock hold, and the smallest order that is hinted. */
   readonly iterate: { readonly budgetNodes: number; readonly minOrder: number };
   /** Compact recording that sets the initial state and can be replayed; null: an empty machine. */
@@ -163,6 +170,14 @@ export interface MigrationReport {
   };
 }
 
+/** Firecracker's balloon hinting status. */
+export interface HintingStatus {
+  /** STOP, DONE, or the id of the round that the host asked for last. */
+  readonly host_cmd: number;
+  /** The id that the guest sent last; null: none since the device was reset. */
+  readonly guest_cmd: number | null;
+}
+
 export interface HostStatus {
   readonly now_ns: number;
   readonly ram_pages: number;
@@ -194,6 +209,15 @@ export interface HostCommands {
   readConsole: { params: null; result: ConsoleOutput };
   /** Balloon target: pages the balloon should hold. */
   balloon: { params: { target_pages: number }; result: null };
+  /** QOM guest-stats-polling-interval, virtual time; 0 turns polling off. */
+  statsPollingInterval: { params: { seconds: number }; result: null };
+  /** QOM guest-stats. */
+  guestStats: { params: null; result: GuestStatsReport };
+  /** Hinting without a migration, as Firecracker's API has it: a round under a new id. */
+  hintStart: { params: { acknowledge_on_stop: boolean }; result: null };
+  /** The round is over, and the guest may take back what it hinted. */
+  hintStop: { params: null; result: null };
+  hintStatus: { params: null; result: HintingStatus };
   migrate: { params: MigrateParams; result: MigrationReport };
   /** As `migrate`, but in the background: it gets on with `runUntil`, and nothing is evaluated. */
   startMigration: { params: MigrateParams; result: null };

@@ -9,9 +9,10 @@ import {
   type BalloonQueueName,
   bit,
   DeviceId,
+  type DeviceQuirk,
   DeviceStatus,
   type FeatureSet,
-  type GuestStatsReport,
+  type HintingStatus,
   type Message,
 } from '../../protocol/index.ts';
 import { assert, Bitmap, gpaToPfn, type Nanoseconds, PAGE_SIZE_BYTES } from '../../shared/index.ts';
@@ -46,7 +47,7 @@ export class BalloonDevice {
   readonly #inflated: InflatedSet;
   readonly #discards: Discards;
   readonly #reporting: Reporting;
-  readonly #stats: StatsQueue;
+  readonly stats: StatsQueue;
   readonly #ramPageCount: number;
   readonly #cursor = new AvailCursor();
   readonly #queues: QueueTable;
@@ -73,7 +74,7 @@ export class BalloonDevice {
     this.#hintQueue = new HintQueue(this.#hinting, this.metrics, quirks);
     this.#inflated = new InflatedSet(ram, this.metrics, quirks);
     this.#reporting = new Reporting(options.ramPages, this.metrics, this.#discards, quirks);
-    this.#stats = new StatsQueue(options.stats, quirks, this.metrics, {
+    this.stats = new StatsQueue(options.stats, quirks, this.metrics, {
       now: () => hooks.now?.() ?? 0,
       after: (delayNs, action) => hooks.after?.(delayNs, action),
       use: (head) => this.#useStats(head),
@@ -129,7 +130,7 @@ export class BalloonDevice {
   }
 
   /** What the host asks for and what the guest said last: Firecracker's hinting status. */
-  get hintCommands(): { readonly host_cmd: number; readonly guest_cmd: number | null } {
+  get hintCommands(): HintingStatus {
     return { host_cmd: this.#hinting.hostCommand, guest_cmd: this.#hinting.driverId };
   }
 
@@ -157,22 +158,13 @@ export class BalloonDevice {
     this.virtio.configChanged();
   }
 
+  hasQuirk(quirk: DeviceQuirk): boolean {
+    return this.#options.quirks.has(quirk);
+  }
+
   /** The device offers STATS_VQ. */
   get hasStats(): boolean {
     return this.#options.statsVq;
-  }
-
-  get statsPollingIntervalNs(): Nanoseconds {
-    return this.#stats.intervalNs;
-  }
-
-  /** Ask for statistics so long after each answer; 0: never. */
-  set statsPollingIntervalNs(ns: Nanoseconds) {
-    this.#stats.setInterval(ns);
-  }
-
-  guestStats(): GuestStatsReport {
-    return this.#stats.report();
   }
 
   /** Hinting was negotiated. */
@@ -294,7 +286,7 @@ export class BalloonDevice {
   #handleStats(queue: DeviceQueue): void {
     const { head, out, outStart, outBytes, inCount } = this.#cursor;
     if (inCount > 0) countViolation(this.metrics, 'bad_directions');
-    const returned = this.#stats.receive(head, out, outStart, outBytes);
+    const returned = this.stats.receive(head, out, outStart, outBytes);
     if (returned >= 0) queue.push(returned, 0);
   }
 
@@ -377,17 +369,17 @@ export class BalloonDevice {
     this.#inflated.bits.clearAll();
     this.#discards.forget();
     this.#held.take();
-    this.#stats.reset();
+    this.stats.reset();
     this.#reporting.poisonVal = 0;
     this.#queues.number(this.#offered);
     if (!this.#options.quirks.has('state-zeroed-by-reset')) return;
     this.#actualPages = 0;
-    this.#stats.forgetReports();
+    this.stats.forgetReports();
   }
 
   #queueReset(index: number): void {
     this.#held.forgetQueue(index);
-    if (this.#queues.names[index] === 'statsq') this.#stats.reset();
+    if (this.#queues.names[index] === 'statsq') this.stats.reset();
   }
 }
 
