@@ -1,75 +1,43 @@
 /**
- * The traditional balloon driver, as linux drivers/virtio/virtio_balloon.c: probe, size work
- * (fill_balloon, leak_balloon, tell_host), and the work item of free page hinting. Inflated pages
- * are given up only once the host has acknowledged them, and deflated ones are
- * freed only after it has acknowledged that, whether or not MUST_TELL_HOST was negotiated.
+ * The traditional balloon driver, as linux drivers/virtio/virtio_balloon.c: probe and remove, freeze
+ * and restore, the work items of size, statistics and hints. `size.ts` inflates and deflates,
+ * `behaviour.ts` has what other operating systems do differently.
  */
 import {
-  BALLOON_PFN_BYTES,
-  BalloonConfig,
   BalloonFeature,
   type BalloonQueueName,
-  bit,
-  DeviceId,
-  DeviceStatus,
-  Feature,
   type FeatureSet,
-  featureMask,
   hasFeature,
-  type QueueIndices,
-  type QueueNumbering,
-  queueIndices,
-  VIRTIO_BALLOON_PFNS_MAX,
 } from '../../protocol/index.ts';
-import { assert, Errno, NS_PER_MS, NS_PER_US, type Pfn, pfnToGpa } from '../../shared/index.ts';
+import { Errno, NS_PER_US } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import { startMemoryCost } from '../kernel/memory-cost.ts';
-import { Gfp } from '../mm/index.ts';
-import { type Kthread, WaitQueue } from '../sched/kthread.ts';
-import { Mutex } from '../sched/locks.ts';
-import type { DriverQueue } from '../virtio/queue.ts';
-import { allocateQueue } from '../virtio/queue-memory.ts';
-import type { VirtioTransport } from '../virtio/transport.ts';
-import { FreePageHinting, type HintingStrategy, type HintObserver } from './hinting.ts';
-import { type BalloonMemory, BalloonPages } from './pages.ts';
-import { WorkItem } from './work-item.ts';
+import { WorkItem } from '../kernel/work-item.ts';
+import type { Kthread } from '../sched/kthread.ts';
+import { DRIVER_BEHAVIOURS, type DriverBehaviour } from './behaviour.ts';
+import { BalloonBinding } from './binding.ts';
+import type { BalloonDriverOptions } from './driver-options.ts';
+import { chooseFeatures } from './features.ts';
+import { FreePageReport, REPORTING_RING_MIN } from './free-page-report.ts';
+import { FreePageHinting } from './hinting.ts';
+import { BalloonPages } from './pages.ts';
+import type { BalloonQueues } from './queues.ts';
+import { BalloonSize } from './size.ts';
+import { StatisticsQueue } from './stats.ts';
 
-/** Features that this driver can use. */
-export const DRIVER_FEATURES: FeatureSet = featureMask(
-  Feature.VERSION_1,
-  BalloonFeature.MUST_TELL_HOST,
-  BalloonFeature.DEFLATE_ON_OOM,
-  BalloonFeature.FREE_PAGE_HINT,
-  BalloonFeature.HINT_WAIT_ON_ACK,
-);
+/** Features that the driver of Linux can use. */
+export const DRIVER_FEATURES: FeatureSet = DRIVER_BEHAVIOURS.linux.features;
 
-/** How long fill_balloon sleeps after a failed allocation. */
-const OUT_OF_PUFF_NS = 200 * NS_PER_MS;
-/** When leak_balloon that found only isolated pages tries again: about one page migration later. */
+/** When a pass that found only isolated pages tries again: about one page migration later. */
 const ISOLATED_RETRY_NS = 50 * NS_PER_US;
 /** VIRTIO_BALLOON_OOM_NOTIFY_PRIORITY, and the pages that one notification takes. */
 const OOM_NOTIFY_PRIORITY = 80;
 const OOM_NOTIFY_PAGES = 256;
+/** PAGE_POISON in each byte: what poison_val is when freed pages are poisoned. */
+const POISON_VAL = 0xaaaa_aaaa;
 
-/** Where the driver's buffers lie in its one page. */
-const PFNS_OFFSET = 0;
-const START_ID_OFFSET = VIRTIO_BALLOON_PFNS_MAX * BALLOON_PFN_BYTES;
-const STOP_ID_OFFSET = START_ID_OFFSET + 4;
+export type { BalloonDriverOptions } from './driver-options.ts';
 
-export interface BalloonDriverOptions {
-  readonly transport: VirtioTransport;
-  readonly memory: BalloonMemory;
-  /** register_oom_notifier: asked with DEFLATE_ON_OOM; `notify` returns the pages it has freed. */
-  readonly registerOomNotifier?: (priority: number, notify: () => Kthread<number>) => void;
-  /** null: FREE_PAGE_HINT is declined. */
-  readonly strategy: HintingStrategy | null;
-  readonly observers?: readonly HintObserver[];
-  /** Features to accept at most; all of `DRIVER_FEATURES` by default. */
-  readonly features?: FeatureSet;
-  readonly numbering?: QueueNumbering;
-}
-
-export type ProbeState = 'probing' | 'ready' | 'failed';
+export type ProbeState = 'probing' | 'ready' | 'failed' | 'removed' | 'frozen';
 
 export class BalloonDriver {
   readonly counters = {
@@ -77,55 +45,81 @@ export class BalloonDriver {
     balloon_deflate: 0,
     balloon_migrate: 0,
     balloon_out_of_puff: 0,
+    balloon_ack_timeouts: 0,
+    balloon_untold_requests: 0,
     balloon_config_changes: 0,
     balloon_bad_config_reads: 0,
+    /** Times that the device got its statistics back with fresh figures. */
+    balloon_stats_updates: 0,
+    /** Times that the device needed a reset and got it. */
+    balloon_device_resets: 0,
   };
   state: ProbeState = 'probing';
   /** Why the probe failed, or null. */
   failure: string | null = null;
-  /** What was negotiated. */
-  features: FeatureSet = 0n;
   hinting: FreePageHinting | null = null;
   readonly #kernel: Kernel;
   readonly #options: BalloonDriverOptions;
-  readonly #transport: VirtioTransport;
+  readonly #behaviour: DriverBehaviour;
+  readonly #binding: BalloonBinding;
   readonly #pages: BalloonPages;
-  /** balloon_lock: who holds it has the buffer of PFNs, and tells the host alone. */
-  readonly #lock = new Mutex('balloon_lock');
-  /** What fill_balloon has allocated before it takes the lock. */
-  readonly #allocated = new Int32Array(VIRTIO_BALLOON_PFNS_MAX);
-  /** What leak_balloon has dequeued, while the host is told. Under the lock. */
-  readonly #dequeued = new Int32Array(VIRTIO_BALLOON_PFNS_MAX);
-  /** The page that is told to the host while one moves. Under the lock. */
-  readonly #moved = new Int32Array(1);
-  /** Interrupts of inflateq and deflateq: a buffer was acknowledged. */
-  readonly #acked = new WaitQueue();
+  readonly #size: BalloonSize;
+  readonly #report: FreePageReport;
   readonly #sizeWork: WorkItem;
   readonly #hintWork: WorkItem;
-  #inflateq!: DriverQueue;
-  #deflateq!: DriverQueue;
-  #bufferPfn: Pfn = 0;
-  #buffer!: DataView;
-  /** Pages told to the host: grows before an inflate is told, shrinks before a deflate is. */
-  #numPages = 0;
+  readonly #statsWork: WorkItem;
+  readonly #resetWork: WorkItem;
+  #statistics: StatisticsQueue | null = null;
+  /** stop_update: interrupts queue no work any more. */
+  #isStopped = true;
+  #isHinting = false;
+  #isReporting = false;
+  #unregisterOomNotifier: (() => void) | null = null;
 
   constructor(kernel: Kernel, options: BalloonDriverOptions) {
     this.#kernel = kernel;
     this.#options = options;
-    this.#transport = options.transport;
+    this.#behaviour = options.behaviour ?? DRIVER_BEHAVIOURS.linux;
+    const { canMovePages, leaves, pfnsMax } = this.#behaviour;
+    this.#binding = new BalloonBinding({
+      kernel,
+      transport: options.transport,
+      numbering: options.numbering ?? 'dense-by-offered',
+      pfnsMax,
+      counters: this.counters,
+      choose: (offered) => chooseFeatures(offered, this.#behaviour, options),
+      callback: (name) => this.#interrupt(name),
+    });
     this.#pages = new BalloonPages({
       ...options.memory,
+      compaction: options.memory.compaction && canMovePages,
       kernel,
+      leaves,
       counters: this.counters,
-      migratePage: (dst, src) => this.#migratePage(dst, src),
+      migratePage: (dst, src) => this.#size.migratePage(dst, src),
     });
-    this.#sizeWork = new WorkItem(kernel, () => this.#updateBalloonSize());
-    this.#hintWork = new WorkItem(kernel, () => this.hinting!.work());
+    this.#size = new BalloonSize({
+      kernel,
+      behaviour: this.#behaviour,
+      counters: this.counters,
+      pages: this.#pages,
+      isLowMemory: options.isLowMemory ?? (() => false),
+    });
+    this.#report = new FreePageReport(kernel, () => this.#binding.queues);
+    this.#sizeWork = new WorkItem(kernel, 'update_balloon_size', () => this.#updateBalloonSize());
+    this.#hintWork = new WorkItem(kernel, 'balloon-wq', () => this.hinting!.work());
+    this.#statsWork = new WorkItem(kernel, 'update_balloon_stats', () => this.#updateStatistics());
+    this.#resetWork = new WorkItem(kernel, 'virtio_reset', () => this.#recover());
+  }
+
+  /** What was negotiated. */
+  get features(): FeatureSet {
+    return this.#binding.features;
   }
 
   /** Pages in the balloon, as the driver counts them. */
   get numPages(): number {
-    return this.#numPages;
+    return this.#size.numPages;
   }
 
   /** Those of them that page migration holds. */
@@ -142,250 +136,263 @@ export class BalloonDriver {
   audit(): string[] {
     const problems = this.#pages.audit();
     const { listedPages, isolatedPages } = this.#pages;
-    if (listedPages + isolatedPages !== this.#numPages) {
+    if (listedPages + isolatedPages !== this.numPages) {
       problems.push(
-        `${listedPages} balloon pages are listed and ${isolatedPages} isolated, of ${this.#numPages}`,
+        `${listedPages} balloon pages are listed and ${isolatedPages} isolated, of ${this.numPages}`,
       );
     }
     return problems;
   }
 
+  /** Binds the driver to its device again. Returns why it could not, or null. */
+  *probe(): Kthread<string | null> {
+    if (this.state !== 'removed' && this.state !== 'failed') return this.#notNow('probe');
+    this.state = 'probing';
+    yield* this.#probe();
+    return this.failure;
+  }
+
+  /** virtballoon_remove. Returns why it could not, or null. Waits as long as the device takes. */
+  *remove(): Kthread<string | null> {
+    if (this.state !== 'ready') return this.#notNow('remove');
+    this.state = 'removed';
+    yield* this.#unregister();
+    yield* this.#stop();
+    yield* this.#empty();
+    if (this.#behaviour.writesActualAtRemove) yield* this.#updateActual();
+    yield* this.#letGo();
+    this.#kernel.log.add(this.#kernel.now, 'balloon_removed', {});
+    return null;
+  }
+
+  /** virtballoon_freeze: the system is suspended. Returns why it could not, or null. */
+  *freeze(): Kthread<string | null> {
+    const { suspend } = this.#behaviour;
+    if (suspend === null) return `the driver of ${this.#behaviour.name} has no suspend`;
+    if (this.state !== 'ready') return this.#notNow('freeze');
+    this.state = 'frozen';
+    yield* this.#stop();
+    if (suspend === 'deflate') {
+      yield* this.#empty();
+      yield* this.#updateActual();
+    }
+    yield* this.#letGo();
+    this.#kernel.log.add(this.#kernel.now, 'balloon_frozen', { pages: this.numPages });
+    return null;
+  }
+
+  /** virtballoon_restore. Returns why it could not, or null. */
+  *restore(): Kthread<string | null> {
+    if (this.state !== 'frozen') return this.#notNow('restore');
+    const failure = yield* this.#attach();
+    if (failure === null) yield* this.#updateActual();
+    yield* this.#probed(failure, 'balloon_restored');
+    return failure;
+  }
+
+  *#unregister(): Kthread {
+    if (this.#isReporting) yield* this.#options.reporting!.unregister(this.#report);
+    this.#isReporting = false;
+    this.#unregisterOomNotifier?.();
+    this.#unregisterOomNotifier = null;
+  }
+
+  #notNow(what: string): string {
+    return `cannot ${what} a driver that is ${this.state}`;
+  }
+
   *#probe(): Kthread {
-    const failure = yield* this.#negotiate();
+    yield* this.#probed(yield* this.#attach(), 'balloon_ready');
+  }
+
+  *#probed(failure: string | null, event: string): Kthread {
+    this.failure = failure;
     if (failure === null) {
       this.state = 'ready';
-      this.#kernel.log.add(this.#kernel.now, 'balloon_ready', { features: `${this.features}` });
+      this.#kernel.log.add(this.#kernel.now, event, { features: `${this.features}` });
       return;
     }
     this.state = 'failed';
-    this.failure = failure;
     this.#kernel.log.add(this.#kernel.now, 'balloon_probe_failed', { reason: failure });
-    const status = yield* this.#transport.getStatus();
-    yield* this.#transport.setStatus(status | bit(DeviceStatus.FAILED));
+    yield* this.#binding.fail();
   }
 
-  /** The initialisation sequence of virtio 1.4 §3.1.1. Returns why it failed, or null. */
-  *#negotiate(): Kthread<string | null> {
-    const transport = this.#transport;
-    const info = yield* transport.getDeviceInfo();
-    if (info.deviceId !== DeviceId.BALLOON) return `device ${info.deviceId} is no balloon`;
-    yield* transport.reset();
-    let status = bit(DeviceStatus.ACKNOWLEDGE);
-    yield* transport.setStatus(status);
-    status |= bit(DeviceStatus.DRIVER);
-    yield* transport.setStatus(status);
-    const offered = yield* transport.getDeviceFeatures();
-    if (!hasFeature(offered, Feature.VERSION_1)) return 'the device does not offer VERSION_1';
-    this.features = this.#choose(offered);
-    yield* transport.setDriverFeatures(this.features);
-    status |= bit(DeviceStatus.FEATURES_OK);
-    yield* transport.setStatus(status);
-    const read = yield* transport.getStatus();
-    if ((read & bit(DeviceStatus.FEATURES_OK)) === 0) return 'the device refused the features';
-    const failure = yield* this.#initQueues(offered);
+  /** virtballoon_probe. Returns why it failed, or null. */
+  *#attach(): Kthread<string | null> {
+    const failure = (yield* this.#binding.open()) ?? (yield* this.#setUp());
     if (failure !== null) return failure;
-    this.#pages.adjustsManagedPages = !hasFeature(this.features, BalloonFeature.DEFLATE_ON_OOM);
     this.#startWork();
-    yield* transport.setStatus(status | bit(DeviceStatus.DRIVER_OK));
+    yield* this.#binding.ready();
+    if (this.#options.kicksEarly === false) yield* this.#kickStatistics();
     if ((yield* this.#towardsTarget()) !== 0) this.#changed();
     return null;
   }
 
-  #choose(offered: FeatureSet): FeatureSet {
-    let accepted = offered & DRIVER_FEATURES & (this.#options.features ?? DRIVER_FEATURES);
-    accepted |= featureMask(Feature.VERSION_1);
-    const { strategy } = this.#options;
-    if (!strategy) accepted &= ~featureMask(BalloonFeature.FREE_PAGE_HINT);
-    const hints = hasFeature(accepted, BalloonFeature.FREE_PAGE_HINT);
-    if (hints && strategy?.waitsOnAck) return accepted;
-    return accepted & ~featureMask(BalloonFeature.HINT_WAIT_ON_ACK);
-  }
-
-  *#initQueues(offered: FeatureSet): Kthread<string | null> {
-    const { mm, ram } = this.#kernel;
-    const numbering = this.#options.numbering ?? 'dense-by-negotiated';
-    const indices = queueIndices(numbering, offered, this.features);
-    const acked = (): void => this.#acked.wake();
-    const inflateq = yield* this.#findQueue('inflateq', indices, acked);
-    const deflateq = yield* this.#findQueue('deflateq', indices, acked);
-    if (!inflateq || !deflateq) return 'the device has no inflateq or deflateq';
-    this.#inflateq = inflateq;
-    this.#deflateq = deflateq;
-    const pfn = mm.alloc(0, Gfp.GFP_KERNEL | Gfp.__GFP_ZERO);
-    if (pfn < 0) return 'out of memory';
-    this.#bufferPfn = pfn;
-    const bytes = ram.bytesOf(pfn, 1);
-    this.#buffer = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    if (!hasFeature(this.features, BalloonFeature.FREE_PAGE_HINT)) return null;
-    return yield* this.#initHinting(indices);
-  }
-
-  *#initHinting(indices: QueueIndices): Kthread<string | null> {
-    const used = (): void => this.hinting?.queueUsed();
-    const queue = yield* this.#findQueue('free_page_vq', indices, used);
-    if (!queue || queue.size < 2) return 'the device has no usable free_page_vq';
-    this.hinting = new FreePageHinting({
-      kernel: this.#kernel,
-      transport: this.#transport,
-      queue,
-      strategy: this.#options.strategy!,
-      observers: this.#options.observers ?? [],
-      waitsOnAck: hasFeature(this.features, BalloonFeature.HINT_WAIT_ON_ACK),
-      readCmdId: () => this.#readConfig('free_page_hint_cmd_id'),
-      writeCommand: (which, cmdId) => this.#writeCommand(which, cmdId),
-    });
+  /** What each feature needs between the queues and DRIVER_OK. Returns why it failed, or null. */
+  *#setUp(): Kthread<string | null> {
+    const queues = this.#binding.queues!;
+    this.#size.queues = queues;
+    this.#initStatistics(queues);
+    if (this.#options.kicksEarly !== false) yield* this.#kickStatistics();
+    this.#initHinting(queues);
+    this.#pages.adjustsManagedPages = !this.#has(BalloonFeature.DEFLATE_ON_OOM);
+    if (this.#has(BalloonFeature.PAGE_POISON)) {
+      const isZero = this.#options.memory.freedContent === 'zero';
+      yield* this.#binding.writeConfig('poison_val', isZero ? 0 : POISON_VAL);
+    }
+    if (!this.#has(BalloonFeature.PAGE_REPORTING) || this.#isReporting) return null;
+    if (queues.reportingVq!.size < REPORTING_RING_MIN) {
+      return `the reporting_vq has less than ${REPORTING_RING_MIN} entries`;
+    }
+    if (this.#options.reporting!.register(this.#report) !== Errno.OK) {
+      return 'free pages are reported to another device';
+    }
+    this.#isReporting = true;
     return null;
   }
 
-  *#findQueue(
-    name: BalloonQueueName,
-    indices: QueueIndices,
-    callback: () => void,
-  ): Kthread<DriverQueue | null> {
-    const index = indices[name];
-    if (index === null) return null;
-    const maxSize = yield* this.#transport.getQueueMaxSize(index);
-    const queue = allocateQueue(this.#kernel, index, maxSize);
-    if (queue) yield* this.#transport.setQueue(queue, callback);
-    return queue;
+  #initStatistics(queues: BalloonQueues): void {
+    const { statsq: queue } = queues;
+    const { statistics: tags } = this.#behaviour;
+    const read = () => this.#options.statistics!(tags);
+    this.#statistics = queue
+      ? new StatisticsQueue({ kernel: this.#kernel, queues, queue, read })
+      : null;
+    this.#statistics?.prime();
+  }
+
+  *#kickStatistics(): Kthread {
+    if (this.#statistics) yield* this.#statistics.kick();
+  }
+
+  #initHinting(queues: BalloonQueues): void {
+    this.#isHinting = queues.freePageVq !== null;
+    if (!queues.freePageVq) return;
+    this.hinting = new FreePageHinting({
+      kernel: this.#kernel,
+      transport: this.#options.transport,
+      queue: queues.freePageVq,
+      strategy: this.#options.strategy!,
+      observers: this.#options.observers ?? [],
+      waitsOnAck: this.#has(BalloonFeature.HINT_WAIT_ON_ACK),
+      readCmdId: () => this.#binding.readConfig('free_page_hint_cmd_id'),
+      writeCommand: (which, cmdId) => queues.writeCommand(which, cmdId),
+      ...(this.hinting ? { counters: this.hinting.counters } : {}),
+    });
   }
 
   #startWork(): void {
-    this.#transport.onConfigChanged = () => this.#changed();
-    this.#kernel.spawn('update_balloon_size', () => this.#sizeWork.loop());
-    if (this.hinting) this.#kernel.spawn('balloon-wq', () => this.#hintWork.loop());
-    if (!hasFeature(this.features, BalloonFeature.DEFLATE_ON_OOM)) return;
-    this.#options.registerOomNotifier?.(OOM_NOTIFY_PRIORITY, () => this.#oomNotify());
+    this.#isStopped = false;
+    this.#options.transport.onConfigChanged = () => this.#changed();
+    this.#sizeWork.start();
+    if (this.#isHinting) this.#hintWork.start();
+    if (this.#statistics) this.#statsWork.start();
+    if (this.#options.onNeedsReset === 'reset') this.#resetWork.start();
+    if (!this.#has(BalloonFeature.DEFLATE_ON_OOM) || this.#unregisterOomNotifier) return;
+    this.#unregisterOomNotifier =
+      this.#options.registerOomNotifier?.(OOM_NOTIFY_PRIORITY, () => this.#oomNotify()) ?? null;
   }
 
   /** virtballoon_changed: the interrupt does not say which field changed. */
   #changed(): void {
     this.counters.balloon_config_changes++;
+    if (this.#options.onNeedsReset === 'reset') this.#resetWork.queue(this.#kernel.now);
+    if (this.#isStopped) return;
     const dueAt = this.#kernel.now + this.#kernel.costs.configWorkNs;
     this.#sizeWork.queue(dueAt);
-    if (this.hinting?.configChanged()) this.#hintWork.queue(dueAt);
+    if (this.#isHinting && this.hinting!.configChanged()) this.#hintWork.queue(dueAt);
+  }
+
+  /** Interrupt of a queue. */
+  #interrupt(name: BalloonQueueName): void {
+    if (name === 'free_page_vq') this.hinting?.queueUsed();
+    else if (name !== 'statsq') this.#binding.queues?.acked.wake();
+    else if (!this.#isStopped) this.#statsWork.queue(this.#kernel.now);
+    if (this.#behaviour.onePassPerInterrupt && !this.#isStopped) {
+      this.#sizeWork.queue(this.#kernel.now);
+    }
   }
 
   /** update_balloon_size_func: one pass, then again while a difference remains. */
   *#updateBalloonSize(): Kthread {
+    const { onePassPerInterrupt, retryNs } = this.#behaviour;
     const difference = yield* this.#towardsTarget();
-    if (difference === 0) return;
-    const moved =
-      difference > 0 ? yield* this.#fillBalloon(difference) : yield* this.#leakBalloon(-difference);
+    if (difference === 0 && !onePassPerInterrupt) return;
+    let moved = 0;
+    if (difference > 0) moved = yield* this.#size.fill(difference);
+    else if (difference < 0) moved = yield* this.#size.leak(-difference);
     yield* this.#updateActual();
-    if (moved === Math.abs(difference)) return;
+    if (moved === Math.abs(difference) || onePassPerInterrupt || this.#isStopped) return;
     const isIsolated = difference < 0 && moved === 0;
-    this.#sizeWork.queue(this.#kernel.now + (isIsolated ? ISOLATED_RETRY_NS : 0));
+    const isShort = difference > 0 && moved < Math.min(difference, this.#behaviour.pfnsMax);
+    const delayNs = isIsolated ? ISOLATED_RETRY_NS : isShort ? retryNs : 0;
+    this.#sizeWork.queue(this.#kernel.now + delayNs);
   }
 
   *#towardsTarget(): Kthread<number> {
-    return (yield* this.#readConfig('num_pages')) - this.#numPages;
+    return (yield* this.#binding.readConfig('num_pages')) - this.numPages;
   }
 
-  /** Returns how many pages went into the balloon: at most one buffer full. */
-  *#fillBalloon(wanted: number): Kthread<number> {
-    // Without the lock: an allocation may reclaim, and the OOM notifier takes it.
-    const count = yield* this.#allocate(Math.min(wanted, VIRTIO_BALLOON_PFNS_MAX));
-    if (count === 0) return 0;
-    yield* this.#lock.lock();
-    yield* this.#pages.enqueue(this.#allocated, count);
-    this.#numPages += count;
-    yield* this.#tellHost(this.#inflateq, this.#allocated, count);
-    this.#lock.unlock();
-    return count;
+  *#updateActual(): Kthread {
+    const { queues } = this.#binding;
+    if (queues && !queues.isLost) yield* this.#binding.writeConfig('actual', this.numPages);
   }
 
-  *#allocate(target: number): Kthread<number> {
-    const memoryCostNs = startMemoryCost(this.#kernel);
-    let count = 0;
-    while (count < target) {
-      const pfn = this.#pages.alloc();
-      if (pfn < 0) break;
-      this.#allocated[count++] = pfn;
-    }
-    const allocNs = Math.max(1, count) * this.#kernel.costs.allocNs;
-    yield { kind: 'cpu', ns: allocNs + memoryCostNs() };
-    if (count < target) yield* this.#outOfPuff();
-    return count;
-  }
-
-  *#outOfPuff(): Kthread {
-    this.counters.balloon_out_of_puff++;
-    this.#kernel.log.add(this.#kernel.now, 'balloon_out_of_puff', { pages: this.#numPages });
-    yield { kind: 'sleep', ns: OUT_OF_PUFF_NS };
-  }
-
-  /** Returns how many pages left the balloon: at most one buffer full, and none that is isolated. */
-  *#leakBalloon(wanted: number): Kthread<number> {
-    yield* this.#lock.lock();
-    const target = Math.min(wanted, VIRTIO_BALLOON_PFNS_MAX, this.#numPages);
-    const count = yield* this.#pages.dequeue(this.#dequeued, target);
-    if (count > 0) {
-      this.#numPages -= count;
-      // The host first, the allocator second: until the ack the page may still be discarded.
-      yield* this.#tellHost(this.#deflateq, this.#dequeued, count);
-      yield* this.#pages.release(this.#dequeued, count);
-      yield { kind: 'cpu', ns: count * this.#kernel.costs.allocNs };
-    }
-    this.#lock.unlock();
-    return count;
+  *#updateStatistics(): Kthread {
+    if (yield* this.#statistics!.work()) this.counters.balloon_stats_updates++;
   }
 
   /** virtballoon_oom_notify: the target stays, and is looked at again at the next config interrupt. */
   *#oomNotify(): Kthread<number> {
-    const freed = yield* this.#leakBalloon(OOM_NOTIFY_PAGES);
+    const freed = yield* this.#size.leak(OOM_NOTIFY_PAGES);
     yield* this.#updateActual();
     return freed;
   }
 
-  /**
-   * virtballoon_migratepage: the host takes the new page before it gives back the old one. EAGAIN:
-   * the balloon is inflating, deflating or moving another page, perhaps to make room for this move.
-   */
-  *#migratePage(dst: Pfn, src: Pfn): Kthread<Errno> {
-    if (!this.#lock.tryLock()) return Errno.EAGAIN;
-    this.#moved[0] = dst;
-    yield* this.#tellHost(this.#inflateq, this.#moved, 1);
-    this.#moved[0] = src;
-    yield* this.#tellHost(this.#deflateq, this.#moved, 1);
-    this.#lock.unlock();
-    return Errno.OK;
+  /** DEVICE_NEEDS_RESET: nobody can rely on what the device has not answered; start afresh. */
+  *#recover(): Kthread {
+    if (this.state !== 'ready' || !(yield* this.#binding.needsReset())) return;
+    this.counters.balloon_device_resets++;
+    this.state = 'probing';
+    this.#kernel.log.add(this.#kernel.now, 'balloon_device_reset', { pages: this.numPages });
+    this.#binding.queues?.lose();
+    this.hinting?.lose();
+    // Before anything is free that the device may still have had its hands on.
+    yield* this.#options.transport.reset();
+    yield* this.#stop();
+    yield* this.#empty();
+    yield* this.#letGo();
+    yield* this.#probe();
+    yield* this.#updateActual();
   }
 
-  /** One readable buffer, one kick, and an uninterruptible wait without a timeout. Under the lock. */
-  *#tellHost(queue: DriverQueue, pfns: Int32Array, count: number): Kthread {
-    for (let i = 0; i < count; i++) {
-      this.#buffer.setUint32(PFNS_OFFSET + i * BALLOON_PFN_BYTES, pfns[i]!, true);
+  /** No work is queued or under way any more. */
+  *#stop(): Kthread {
+    this.#isStopped = true;
+    yield* this.#sizeWork.cancel();
+    yield* this.#statsWork.cancel();
+    yield* this.#hintWork.cancel();
+  }
+
+  /** Every page of the balloon is the guest's again. */
+  *#empty(): Kthread {
+    while (this.numPages > 0) {
+      const moved = yield* this.#size.leak(this.numPages);
+      if (moved === 0) yield { kind: 'sleep', ns: ISOLATED_RETRY_NS };
     }
-    this.#kernel.ram.touchBytes(this.#bufferPfn);
-    const gpa = pfnToGpa(this.#bufferPfn) + PFNS_OFFSET;
-    const head = queue.addChain({ out: [{ gpa, lengthBytes: count * BALLOON_PFN_BYTES }] });
-    assert(head >= 0, 'at most one balloon buffer is outstanding');
-    yield* this.#transport.notify(queue);
-    yield { kind: 'cpu', ns: this.#kernel.costs.queueElementNs };
-    while (queue.getUsed() < 0) yield { kind: 'wait', queue: this.#acked };
   }
 
-  *#updateActual(): Kthread {
-    const data = new Uint8Array(4);
-    new DataView(data.buffer).setUint32(0, this.#numPages, true);
-    yield* this.#transport.writeConfig(BalloonConfig.offsets.actual, data);
+  /** remove_common, from the blocks that are held for hinting on. */
+  *#letGo(): Kthread {
+    if (this.#isHinting) this.#options.strategy!.release();
+    this.#isHinting = false;
+    // A report that the device has not acknowledged never will be.
+    this.#binding.queues?.lose();
+    this.#size.queues = null;
+    yield* this.#binding.close();
   }
 
-  *#readConfig(field: keyof BalloonConfig): Kthread<number> {
-    const data = yield* this.#transport.readConfig(BalloonConfig.offsets[field], 4);
-    if (data.length === 4) {
-      return new DataView(data.buffer, data.byteOffset, 4).getUint32(0, true);
-    }
-    // A device that promised the field and does not have it: 0 is "no target" and STOP.
-    this.counters.balloon_bad_config_reads++;
-    return 0;
-  }
-
-  #writeCommand(which: 'start' | 'stop', cmdId: number): number {
-    const offset = which === 'start' ? START_ID_OFFSET : STOP_ID_OFFSET;
-    this.#buffer.setUint32(offset, cmdId, true);
-    this.#kernel.ram.touchBytes(this.#bufferPfn);
-    return pfnToGpa(this.#bufferPfn) + offset;
+  #has(feature: BalloonFeature): boolean {
+    return hasFeature(this.features, feature);
   }
 }

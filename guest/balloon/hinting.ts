@@ -94,23 +94,27 @@ export interface FreePageHintingOptions {
   readonly readCmdId: () => Kthread<number>;
   /** Store an id in driver memory; returns where. Start and stop ids have a buffer each. */
   readonly writeCommand: (which: 'start' | 'stop', cmdId: number) => number;
+  /** Of an earlier binding to the device, which go on; default: all 0. */
+  readonly counters?: HintCounters;
 }
 
 const COMMAND_BYTES = 4;
 /** `pageCount` of a head that carries a command id and not a block. */
 const COMMAND = 0;
 
+export interface HintCounters extends Record<string, number> {
+  hint_rounds: number;
+  hint_blocks: number;
+  hint_pages: number;
+  hint_used_blocks: number;
+  /** Times that a block found no free entry. */
+  hint_ring_full: number;
+  /** Rounds that the host ended before the strategy had finished. */
+  hint_rounds_broken_off: number;
+}
+
 export class FreePageHinting implements HintRound {
-  readonly counters = {
-    hint_rounds: 0,
-    hint_blocks: 0,
-    hint_pages: 0,
-    hint_used_blocks: 0,
-    /** Times that a block found no free entry. */
-    hint_ring_full: 0,
-    /** Rounds that the host ended before the strategy had finished. */
-    hint_rounds_broken_off: 0,
-  };
+  readonly counters: HintCounters;
   readonly #options: FreePageHintingOptions;
   readonly #queue: DriverQueue;
   readonly #used = new WaitQueue();
@@ -121,11 +125,17 @@ export class FreePageHinting implements HintRound {
   #readCmdId = false;
   #receivedId: number = HintCommand.STOP;
   #activeId: number = HintCommand.STOP;
+  /** Blocks that the device has not used yet, as far as the driver has looked. */
+  #outstandingBlocks = 0;
+  #isLost = false;
 
   constructor(options: FreePageHintingOptions) {
     assert(options.queue.size >= 2, 'the ring holds a block beside a command id');
     this.#options = options;
+    this.counters = options.counters ?? newHintCounters();
     this.#queue = options.queue;
+    // Used entries are taken back with the next send; only who waits for them wants to be woken.
+    this.#queue.disableCallbacks();
     this.#pfnOf = new Uint32Array(options.queue.size);
     this.#pageCountOf = new Uint32Array(options.queue.size);
     this.#cmdIdOf = new Uint32Array(options.queue.size);
@@ -150,6 +160,12 @@ export class FreePageHinting implements HintRound {
     this.#readCmdId = true;
     this.#used.wake();
     return queueWork;
+  }
+
+  /** The device was reset: whatever waits for it ends. */
+  lose(): void {
+    this.#isLost = true;
+    this.#used.wake();
   }
 
   /** Interrupt of the hinting queue. */
@@ -182,7 +198,7 @@ export class FreePageHinting implements HintRound {
   }
 
   *active(): Kthread<boolean> {
-    return (yield* this.#receive()) === this.#activeId;
+    return !this.#isLost && (yield* this.#receive()) === this.#activeId;
   }
 
   *waitForSpace(entries = 1): Kthread<boolean> {
@@ -190,14 +206,14 @@ export class FreePageHinting implements HintRound {
       if (!(yield* this.active())) return false;
       if (this.freeEntries() >= entries) return true;
       this.counters.hint_ring_full++;
-      yield { kind: 'wait', queue: this.#used };
+      yield* this.#waitForUsed();
     }
   }
 
   *used(): Kthread {
     this.#drain();
-    while (this.counters.hint_used_blocks < this.counters.hint_blocks) {
-      yield { kind: 'wait', queue: this.#used };
+    while (this.#outstandingBlocks > 0 && !this.#isLost) {
+      yield* this.#waitForUsed();
       this.#drain();
     }
   }
@@ -241,9 +257,14 @@ export class FreePageHinting implements HintRound {
     return done;
   }
 
+  *#waitForUsed(): Kthread {
+    if (this.#queue.enableCallbacks()) yield { kind: 'wait', queue: this.#used };
+    this.#queue.disableCallbacks();
+  }
+
   /** virtio_balloon_cmd_id_received: the device is asked only after a config interrupt. */
   *#receive(): Kthread<number> {
-    while (this.#readCmdId) {
+    while (this.#readCmdId && !this.#isLost) {
       this.#readCmdId = false;
       this.#receivedId = yield* this.#options.readCmdId();
     }
@@ -253,10 +274,11 @@ export class FreePageHinting implements HintRound {
   *#sendCommand(which: 'start' | 'stop', cmdId: number): Kthread {
     const { kernel, transport, writeCommand } = this.#options;
     this.#drain();
-    while (this.#queue.freeCount === 0) {
-      yield { kind: 'wait', queue: this.#used };
+    while (this.#queue.freeCount === 0 && !this.#isLost) {
+      yield* this.#waitForUsed();
       this.#drain();
     }
+    if (this.#isLost) return;
     const head = this.#queue.addSingle(writeCommand(which, cmdId), COMMAND_BYTES, false);
     this.#pageCountOf[head] = COMMAND;
     this.#queue.flushTouched();
@@ -270,6 +292,7 @@ export class FreePageHinting implements HintRound {
     this.#pfnOf[head] = pfn;
     this.#pageCountOf[head] = pageCount;
     this.#cmdIdOf[head] = this.#activeId;
+    this.#outstandingBlocks++;
     this.counters.hint_blocks++;
     this.counters.hint_pages += pageCount;
     const { kernel, observers } = this.#options;
@@ -285,10 +308,22 @@ export class FreePageHinting implements HintRound {
       if (head < 0) return;
       const pageCount = this.#pageCountOf[head]!;
       if (pageCount === COMMAND) continue;
+      this.#outstandingBlocks--;
       this.counters.hint_used_blocks++;
       for (let i = 0; i < observers.length; i++) {
         observers[i]!.onUsed(this.#pfnOf[head]!, pageCount, this.#cmdIdOf[head]!, kernel.now);
       }
     }
   }
+}
+
+function newHintCounters(): HintCounters {
+  return {
+    hint_rounds: 0,
+    hint_blocks: 0,
+    hint_pages: 0,
+    hint_used_blocks: 0,
+    hint_ring_full: 0,
+    hint_rounds_broken_off: 0,
+  };
 }

@@ -14,7 +14,7 @@ export interface BalloonPageList extends Iterable<Pfn> {
   has(pfn: Pfn): boolean;
   add(pfn: Pfn): void;
   remove(pfn: Pfn): void;
-  /** Takes the page that was added last, or −1. */
+  /** Takes the page that leaves next, or −1: the one that was added last, unless it is a queue. */
   pop(): Pfn;
 }
 
@@ -23,10 +23,13 @@ export class LinkedPageList implements BalloonPageList {
   length = 0;
   readonly #pages: Pages;
   readonly #head: number;
+  readonly #isQueue: boolean;
 
-  constructor(pages: Pages) {
+  /** `leaves`: which page `pop` takes. */
+  constructor(pages: Pages, leaves: 'newest' | 'oldest') {
     this.#pages = pages;
     this.#head = pages.newList();
+    this.#isQueue = leaves === 'oldest';
   }
 
   has(pfn: Pfn): boolean {
@@ -48,7 +51,8 @@ export class LinkedPageList implements BalloonPageList {
   }
 
   pop(): Pfn {
-    const pfn = this.#pages.next[this.#head]!;
+    const { next, prev } = this.#pages;
+    const pfn = (this.#isQueue ? prev : next)[this.#head]!;
     if (pfn === this.#head) return -1;
     this.remove(pfn);
     return pfn;

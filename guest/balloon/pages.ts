@@ -28,10 +28,14 @@ export interface BalloonMemory {
   readonly generation: MovableGeneration;
   /** CONFIG_BALLOON_COMPACTION: false leaves every page where it was allocated. */
   readonly compaction: boolean;
+  /** What freed pages hold (`PageAllocator.freedContent`); default: nothing in particular. */
+  readonly freedContent?: 'zero' | 'poison' | null;
 }
 
 export interface BalloonPagesOptions extends BalloonMemory {
   readonly kernel: Kernel;
+  /** Which pages leave the balloon first; default: the newest. */
+  readonly leaves?: 'newest' | 'oldest';
   readonly counters: BalloonCounters;
   /**
    * migratepage of balloon_dev_info: tells the host to take `dst` for `src`. OK: it has. ENOENT: it
@@ -54,11 +58,13 @@ export class BalloonPages implements MovableOps {
   readonly #list: BalloonPageList;
 
   constructor(options: BalloonPagesOptions) {
-    const { folios, generation, compaction } = options;
+    const { folios, generation, compaction, leaves = 'newest' } = options;
     this.#options = options;
     this.#gfp = compaction ? BALLOON_GFP | Gfp.__GFP_MOVABLE : BALLOON_GFP;
-    this.#list =
-      generation.name === 'list' ? new LinkedPageList(folios.pages) : new PfnPageList(folios.pages);
+    const isLinked = generation.name === 'list' || leaves === 'oldest';
+    this.#list = isLinked
+      ? new LinkedPageList(folios.pages, leaves)
+      : new PfnPageList(folios.pages);
     if (!compaction) return;
     const registered = generation.register(PageOwner.BALLOON, this);
     assert(registered === Errno.OK, 'a machine has one balloon');

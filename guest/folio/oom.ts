@@ -30,16 +30,24 @@ export class Oom {
     this.#processes = processes;
   }
 
-  /** register_oom_notifier: the highest priority is asked first; it returns the pages that it freed. */
-  registerOomNotifier(priority: number, notify: () => Kthread<number>): void {
-    this.#notifiers.push({ priority, notify });
+  /**
+   * register_oom_notifier: the highest priority is asked first; it returns the pages that it freed.
+   * The result unregisters it.
+   */
+  registerOomNotifier(priority: number, notify: () => Kthread<number>): () => void {
+    const notifier = { priority, notify };
+    this.#notifiers.push(notifier);
     this.#notifiers.sort((a, b) => b.priority - a.priority);
+    return () => {
+      const index = this.#notifiers.indexOf(notifier);
+      if (index >= 0) this.#notifiers.splice(index, 1);
+    };
   }
 
   /** out_of_memory, with the lock held. True: it makes sense to try again. */
   *outOfMemory(gfp: GfpMask): Kthread<boolean> {
     let freedPages = 0;
-    for (const { notify } of this.#notifiers) freedPages += yield* notify();
+    for (const { notify } of [...this.#notifiers]) freedPages += yield* notify();
     if (freedPages > 0) return true;
     // Who must not enter a filesystem has not been able to reclaim what others can.
     if ((gfp & Gfp.__GFP_FS) === 0) return false;

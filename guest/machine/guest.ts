@@ -67,7 +67,7 @@ export class Guest {
       tracer: null,
       isExplored: false,
     });
-    const { mm, ram, strategy, hints } = this.system;
+    const { mm, ram, strategy, reporting, hints } = this.system;
     if (recording) applyRecording(recording, mm, ram);
     else applyFreshBoot(mm, ram);
     this.#commands = commandsOf(this.system);
@@ -77,6 +77,7 @@ export class Guest {
       mm,
       ram,
       strategy,
+      reporting,
       hints,
       log: this.#log,
       now: () => this.#scheduler.now,

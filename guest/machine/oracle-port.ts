@@ -5,6 +5,7 @@
 import { type Message, u32Bytes } from '../../protocol/index.ts';
 import { Bitmap, type EventLog, type Nanoseconds, type Pfn } from '../../shared/index.ts';
 import type { HintingStrategy } from '../balloon/hinting.ts';
+import type { PageReporting } from '../folio/index.ts';
 import type { HintRecord } from '../hinting/hint-record.ts';
 import type { PageAllocator } from '../mm/index.ts';
 import { rangesOf } from './memory-port.ts';
@@ -17,6 +18,7 @@ export interface Witnesses {
   readonly mm: PageAllocator;
   readonly ram: Ram;
   readonly strategy: HintingStrategy | null;
+  readonly reporting: PageReporting;
   readonly hints: HintRecord;
   readonly log: EventLog;
   now(): Nanoseconds;
@@ -55,11 +57,12 @@ export class OraclePort {
     }
   }
 
-  /** Pages that nobody uses: in the buddy lists, on per-CPU lists, or held for hinting. */
+  /** Pages that nobody uses: in the buddy lists, on per-CPU lists, held for hinting or reporting. */
   #unusedSet(): Bitmap {
     const set = new Bitmap(this.#of.ram.pageCount);
     this.#of.mm.writeFreeSet(set);
     this.#of.strategy?.writeHeldSet?.(set);
+    this.#of.reporting.writeHeldSet(set);
     return set;
   }
 
@@ -74,9 +77,10 @@ export class OraclePort {
   }
 
   #isInUse(pfn: Pfn): boolean {
-    const { mm, strategy } = this.#of;
+    const { mm, strategy, reporting } = this.#of;
     // The host may discard what is in the balloon.
-    return !mm.isFree(pfn) && !mm.pages.isOffline(pfn) && strategy?.holds?.(pfn) !== true;
+    if (mm.isFree(pfn) || mm.pages.isOffline(pfn)) return false;
+    return strategy?.holds?.(pfn) !== true && !reporting.holds(pfn);
   }
 
   #erased(): Uint32Array {

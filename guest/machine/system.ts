@@ -5,10 +5,10 @@
  */
 import type { GuestConfig, Message } from '../../protocol/index.ts';
 import type { EventLog, Nanoseconds, Plants } from '../../shared/index.ts';
-import { BalloonDriver } from '../balloon/driver.ts';
+import type { BalloonDriver } from '../balloon/driver.ts';
 import type { HintingStrategy } from '../balloon/hinting.ts';
 import { Compaction, Kcompactd } from '../compaction/index.ts';
-import { Folios, type MemoryUsers } from '../folio/index.ts';
+import { Folios, type MemoryUsers, PageReporting } from '../folio/index.ts';
 import { createStrategy } from '../hinting/create.ts';
 import { HintRecord } from '../hinting/hint-record.ts';
 import type { Kernel, PageTracer } from '../kernel/kernel.ts';
@@ -23,6 +23,7 @@ import { PageAllocator } from '../mm/index.ts';
 import { MappedDriver, PageTables, Zspool } from '../movable/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
+import { createDriver } from './create-driver.ts';
 import { memoryUsers, registerHintShrinker } from './memory-management.ts';
 import { POISON_TAG, Ram, ZERO_TAG } from './ram.ts';
 import { UserSpace } from './user-space.ts';
@@ -56,7 +57,7 @@ export interface SystemRuntime<T extends CountingTransport> {
 /** The part of the configuration that the kernel sees. */
 export type SystemConfig = Pick<
   GuestConfig,
-  'ramPages' | 'vcpus' | 'mm' | 'kernel' | 'strategy' | 'iterate' | 'costs'
+  'ramPages' | 'vcpus' | 'mm' | 'kernel' | 'strategy' | 'driver' | 'iterate' | 'costs'
 >;
 
 /** An explored machine lives for some hundred steps, and there are thousands of them a second. */
@@ -77,6 +78,7 @@ export class System<T extends CountingTransport = CountingTransport> {
   readonly transport: T;
   readonly strategy: HintingStrategy | null;
   readonly hints: HintRecord;
+  readonly reporting: PageReporting;
   readonly driver: BalloonDriver;
   #zspool: Zspool | null = null;
   #mappedDriver: MappedDriver | null = null;
@@ -120,18 +122,8 @@ export class System<T extends CountingTransport = CountingTransport> {
       (pfn) => this.mm.isFree(pfn) || this.strategy?.holds?.(pfn) === true,
       runtime.isExplored ? EXPLORED_HINT_RANGES : undefined,
     );
-    this.driver = new BalloonDriver(this.kernel, {
-      transport: this.transport,
-      memory: {
-        folios: this.folios,
-        generation: this.generation,
-        compaction: config.kernel.balloonCompaction,
-      },
-      strategy: this.strategy,
-      registerOomNotifier: (priority, notify) =>
-        this.users.oom.registerOomNotifier(priority, notify),
-      observers: [this.hints],
-    });
+    this.reporting = new PageReporting(this.kernel, config.kernel.pageReportingOrder);
+    this.driver = createDriver(this, config);
   }
 
   /** Users of movable pages that a machine has only if somebody uses them. */
@@ -152,7 +144,7 @@ export class System<T extends CountingTransport = CountingTransport> {
 
   /** Empty when every page has exactly one owner and all counts agree. */
   audit(): string[] {
-    const problems = [...this.mm.audit(), ...this.driver.audit()];
+    const problems = [...this.mm.audit(), ...this.driver.audit(), ...this.reporting.audit()];
     for (const user of this.#movableUsers()) problems.push(...user.audit());
     problems.push(...this.users.audit(), ...this.userSpace.audit());
     return problems;
@@ -173,6 +165,7 @@ export class System<T extends CountingTransport = CountingTransport> {
       ...this.mm.vmstat,
       ...this.driver.counters,
       ...this.driver.hinting?.counters,
+      ...this.reporting.counters,
       ...this.hints.counters,
       ...this.transport.counters,
       ...this.memoryFailure.counters,

@@ -30,6 +30,12 @@ export class FreeLists {
     return node < this.pages.listBase ? node : -1;
   }
 
+  /** The block behind this one on its list, or −1. */
+  after(pfn: Pfn): Pfn {
+    const node = this.pages.next[pfn]!;
+    return node < this.pages.listBase ? node : -1;
+  }
+
   /** `pending`: whether the walk, if there is one, still owes the block a visit. */
   add(
     zone: Zone,

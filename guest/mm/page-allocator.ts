@@ -68,6 +68,12 @@ export class PageAllocator {
     this.#setUpWatermarks();
   }
 
+  /** What every freed page holds: the poison, zeroes (init_on_free), or nothing in particular. */
+  get freedContent(): 'zero' | 'poison' | null {
+    if (this.#mm.pagePoison) return 'poison';
+    return this.#mm.initOnFree ? 'zero' : null;
+  }
+
   get freeLists(): FreeLists {
     return this.buddy.lists;
   }

@@ -11,6 +11,7 @@ import {
   type MmOptions,
   type StrategyName,
 } from '../../protocol/control.ts';
+import { DEFAULT_DRIVER_CONFIG, type DriverConfig } from '../../protocol/driver-config.ts';
 import { BallastError, type Costs, DEFAULT_COSTS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import { DEFAULTS } from '../scenario/complete.ts';
 import { resolveRecording } from '../scenario/recordings.ts';
@@ -32,6 +33,8 @@ export interface LaunchOptions {
   readonly mm?: Partial<MmOptions>;
   /** Movable pages, compaction and zones of the guest's kernel. */
   readonly kernel?: Partial<KernelOptions>;
+  /** Whose balloon driver the guest has, and what it accepts. */
+  readonly driver?: Partial<DriverConfig>;
   /** How the guest finds free pages to hint. Default: none. */
   readonly strategy?: StrategyName;
   readonly iterate?: { readonly budgetNodes?: number; readonly minOrder?: number };
@@ -118,6 +121,7 @@ export function guestConfig(options: LaunchOptions, recording: RecordingFacts | 
     },
     kernel: { ...DEFAULT_KERNEL_OPTIONS, ...options.kernel },
     strategy: options.strategy ?? 'none',
+    driver: { ...DEFAULT_DRIVER_CONFIG, ...options.driver },
     iterate: {
       budgetNodes: options.iterate?.budgetNodes ?? 1000,
       minOrder: options.iterate?.minOrder ?? 0,

@@ -4,6 +4,7 @@ import {
   type HostStatus,
   type StrategyName,
 } from '../../protocol/control.ts';
+import { DEFAULT_DRIVER_CONFIG } from '../../protocol/driver-config.ts';
 import type { Progress } from '../machine/control.ts';
 import { type LaunchOptions, launch } from '../machine/launch.ts';
 import type { FinishReport, Machine } from '../machine/machine.ts';
@@ -97,6 +98,7 @@ export function launchOptionsOf(scenario: Scenario, strategy: StrategyName): Lau
     seed: scenario.seed,
     mm: scenario.mm,
     kernel: scenario.kernel,
+    driver: scenario.driver,
     strategy,
     iterate: scenario.iterate,
     device: {
@@ -188,7 +190,7 @@ const CHANGES_GUEST: ReadonlySet<Step['kind']> = new Set(['inflate', 'deflate', 
  * is not the one that was measured.
  */
 function isAsRecorded(scenario: Scenario, recording: RecordingFacts): boolean {
-  const { mm, kernel, steps } = scenario;
+  const { mm, kernel, driver, steps } = scenario;
   const migrations = steps.filter((step) => step.kind === 'migrate');
   const params = migrations.at(-1)?.params;
   return (
@@ -196,6 +198,7 @@ function isAsRecorded(scenario: Scenario, recording: RecordingFacts): boolean {
     steps.some(({ kind }) => kind === 'waitUntilMigrateAt') &&
     !steps.some(({ kind }) => CHANGES_GUEST.has(kind)) &&
     JSON.stringify(kernel) === JSON.stringify(DEFAULT_KERNEL_OPTIONS) &&
+    JSON.stringify(driver) === JSON.stringify(DEFAULT_DRIVER_CONFIG) &&
     mm.initOnAlloc === recording.mm.initOnAlloc &&
     mm.initOnFree === recording.mm.initOnFree &&
     mm.pagePoison === recording.mm.pagePoison &&

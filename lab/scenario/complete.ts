@@ -6,6 +6,7 @@ import {
   STRATEGIES,
   type StrategyName,
 } from '../../protocol/control.ts';
+import { DEFAULT_DRIVER_CONFIG, type DriverConfig } from '../../protocol/driver-config.ts';
 import { DEFAULT_COSTS, MIB, NS_PER_MS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import { consoleLine } from './console-steps.ts';
 import { FIGURES, type FigureName } from './figures.ts';
@@ -64,6 +65,7 @@ function completeOne(file: ScenarioFile, completion: Completion, variant: string
     recording,
     mm: mmOf(file, recording),
     kernel: kernelOf(file),
+    driver: driverOf(file),
     strategies: strategiesOf(file, completion, steps),
     iterate: {
       budgetNodes: iterate?.budget ?? DEFAULT_ITERATE.budgetNodes,
@@ -113,6 +115,19 @@ function kernelOf({ mm }: ScenarioFile): KernelOptions {
     compactionProactiveness: mm?.compaction_proactiveness ?? otherwise.compactionProactiveness,
     balloonCompaction: mm?.balloon_compaction ?? otherwise.balloonCompaction,
     movableZonePages: (mm?.movable_zone ?? 0) / PAGE_SIZE_BYTES,
+    pageReportingOrder: mm?.page_reporting_order ?? otherwise.pageReportingOrder,
+  };
+}
+
+function driverOf({ driver }: ScenarioFile): DriverConfig {
+  const otherwise = DEFAULT_DRIVER_CONFIG;
+  return {
+    behaviour: driver?.behaviour ?? otherwise.behaviour,
+    features: driver?.features ?? otherwise.features,
+    decline: driver?.decline ?? otherwise.decline,
+    numbering: driver?.numbering ?? otherwise.numbering,
+    onNeedsReset: driver?.on_needs_reset ?? otherwise.onNeedsReset,
+    kicksEarly: driver?.kicks_early ?? otherwise.kicksEarly,
   };
 }
 

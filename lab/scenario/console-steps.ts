@@ -88,10 +88,18 @@ export const consoleSteps = {
     dma: z.boolean().default(false),
   }),
   page_tables: z.strictObject({ name: name(), size: sizePages() }),
+  driver: z.enum(['remove', 'probe']).transform((action) => ({ action })),
+  freeze: z.strictObject({}),
+  restore: z.strictObject({}),
 } as const;
 
 /** Steps that may stand without an argument. */
-export const BARE_CONSOLE_STEPS: readonly string[] = ['compact', 'free_allocated'];
+export const BARE_CONSOLE_STEPS: readonly string[] = [
+  'compact',
+  'free_allocated',
+  'freeze',
+  'restore',
+];
 
 /** `{order: 9, count: 4}` of `allocate` → `allocate order=9 count=4`. */
 export function consoleLine(step: string, args: object): string {

@@ -4,6 +4,7 @@ import type {
   MmOptions,
   StrategyName,
 } from '../../protocol/control.ts';
+import type { DriverConfig } from '../../protocol/driver-config.ts';
 import type { Costs } from '../../shared/index.ts';
 import type { FigureName } from './figures.ts';
 import type { Bound, FactorBound } from './schema.ts';
@@ -18,6 +19,7 @@ export interface Scenario {
   readonly recording: RecordingFacts | null;
   readonly mm: MmOptions;
   readonly kernel: KernelOptions;
+  readonly driver: DriverConfig;
   readonly strategies: readonly StrategyName[];
   readonly iterate: { readonly budgetNodes: number; readonly minOrder: number };
   readonly migration: MigrateParams;

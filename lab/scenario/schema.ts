@@ -7,6 +7,11 @@ import {
   STRATEGIES,
   type StrategyName,
 } from '../../protocol/control.ts';
+import {
+  DRIVER_BEHAVIOUR_NAMES,
+  DRIVER_FEATURE_NAMES,
+  type DriverBehaviourName,
+} from '../../protocol/driver-config.ts';
 import { DEFAULT_COSTS } from '../../shared/index.ts';
 import { BARE_CONSOLE_STEPS, consoleSteps } from './console-steps.ts';
 import { FIGURES, type FigureName } from './figures.ts';
@@ -120,6 +125,19 @@ const costs = z.strictObject(
   ),
 );
 
+const featureName = z.enum(DRIVER_FEATURE_NAMES as readonly [string, ...string[]]);
+
+const driver = z.strictObject({
+  behaviour: z
+    .enum(DRIVER_BEHAVIOUR_NAMES as readonly [DriverBehaviourName, ...DriverBehaviourName[]])
+    .optional(),
+  features: z.array(featureName).optional(),
+  decline: z.array(featureName).optional(),
+  numbering: z.enum(['spec-fixed', 'dense-by-offered', 'dense-by-negotiated']).optional(),
+  on_needs_reset: z.enum(['ignore', 'reset']).optional(),
+  kicks_early: z.boolean().optional(),
+});
+
 /** What a machine is; without defaults, so that a variant can override single keys. */
 const machineSections = {
   machine: z
@@ -137,6 +155,7 @@ const machineSections = {
       compaction_proactiveness: z.int().min(0).max(100).optional(),
       balloon_compaction: z.boolean().optional(),
       movable_zone: sizeBytes().optional(),
+      page_reporting_order: z.int().min(0).max(10).optional(),
     })
     .optional(),
   iterate: z
@@ -155,6 +174,7 @@ const machineSections = {
       deflate_on_oom: z.boolean().optional(),
     })
     .optional(),
+  driver: driver.optional(),
   costs: costs.optional(),
 };
 export const SECTIONS = Object.keys(machineSections) as (keyof typeof machineSections)[];

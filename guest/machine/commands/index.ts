@@ -3,6 +3,7 @@ import type { CommandTable } from '../console.ts';
 import type { System } from '../system.ts';
 import { BlockCommands } from './blocks.ts';
 import { CompactionCommands } from './compaction.ts';
+import { driverCommands } from './driver.ts';
 import { Held } from './held.ts';
 import { movableCommands } from './movable.ts';
 import { processCommands } from './processes.ts';
@@ -26,6 +27,7 @@ export function commandsOf(system: System): Commands {
       ...processCommands(system.userSpace),
       ...movableCommands(system, held),
       ...softOfflineCommand(system),
+      ...driverCommands(system),
     },
     counters: [blocks.counters, compaction.counters],
   };

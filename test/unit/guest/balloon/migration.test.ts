@@ -239,7 +239,12 @@ describe('DEFLATE_ON_OOM', () => {
     const notifiers: { priority: number; notify: () => Kthread<number> }[] = [];
     const harness = new DriverHarness({
       device: { deflateOnOom },
-      driver: { registerOomNotifier: (priority, notify) => notifiers.push({ priority, notify }) },
+      driver: {
+        registerOomNotifier: (priority, notify) => {
+          notifiers.push({ priority, notify });
+          return () => void notifiers.pop();
+        },
+      },
     }).boot();
     return { harness, notifiers };
   }

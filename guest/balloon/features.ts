@@ -1,0 +1,32 @@
+/** Which features the driver accepts (linux virtballoon_validate, virtio 1.4 §5.5.3.1). */
+import {
+  BalloonFeature,
+  Feature,
+  type FeatureSet,
+  featureMask,
+  hasFeature,
+} from '../../protocol/index.ts';
+import type { DriverBehaviour } from './behaviour.ts';
+import type { BalloonDriverOptions } from './driver-options.ts';
+
+/** ACCESS_PLATFORM is never accepted: PFNs bypass whatever translates a device's addresses. */
+export function chooseFeatures(
+  offered: FeatureSet,
+  behaviour: DriverBehaviour,
+  options: Omit<BalloonDriverOptions, 'transport'>,
+): FeatureSet {
+  const { strategy, statistics, reporting, memory } = options;
+  let accepted = offered & behaviour.features & (options.features ?? behaviour.features);
+  const drop = (feature: number): void => {
+    accepted &= ~featureMask(feature);
+  };
+  if (!statistics) drop(BalloonFeature.STATS_VQ);
+  if (!strategy) drop(BalloonFeature.FREE_PAGE_HINT);
+  const hints = hasFeature(accepted, BalloonFeature.FREE_PAGE_HINT);
+  if (!hints || !strategy?.waitsOnAck) drop(BalloonFeature.HINT_WAIT_ON_ACK);
+  if (!reporting) drop(BalloonFeature.PAGE_REPORTING);
+  // Whoever expects freed pages to keep what they hold must be able to say so.
+  if (!memory.freedContent) drop(BalloonFeature.PAGE_POISON);
+  else if (!hasFeature(accepted, BalloonFeature.PAGE_POISON)) drop(BalloonFeature.PAGE_REPORTING);
+  return accepted | featureMask(Feature.VERSION_1);
+}
