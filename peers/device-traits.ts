@@ -29,7 +29,8 @@ function trait<T extends string | number | boolean>(
   return { about, values, reason, source };
 }
 
-const QEMU_BALLOON = 'qemu hw/virtio/virtio-balloon.c';
+const BALLOON_C = 'qemu hw/virtio/virtio-balloon.c';
+const VIRTIO_C = 'qemu hw/virtio/virtio.c';
 
 export const TRAITS = {
   inflateQueueMax: trait<number>(
@@ -38,6 +39,34 @@ export const TRAITS = {
     'QueueSizeMax of inflateq',
     'virtio-mmio of QEMU tells VIRTQUEUE_MAX_SIZE for each queue, whatever the device asked for',
     'qemu hw/virtio/virtio-mmio.c',
+  ),
+  unofferedFeaturesKeepFeaturesOk: trait<boolean>(
+    false,
+    true,
+    'FEATURES_OK stays although the driver accepted bits that were not offered',
+    'QEMU drops such bits; §2.2.2 wants the device to refuse them',
+    VIRTIO_C,
+  ),
+  missingVersion1KeepsFeaturesOk: trait<boolean>(
+    false,
+    true,
+    'FEATURES_OK stays although the driver did not accept VERSION_1',
+    'QEMU leaves it to the transport; §6.2 lets the device refuse such a driver',
+    VIRTIO_C,
+  ),
+  strayPfnBytesIgnored: trait<boolean>(
+    false,
+    true,
+    'The whole PFNs of a buffer count though its length is no multiple of 4',
+    'QEMU reads PFN by PFN; ours takes a malformed buffer for none',
+    BALLOON_C,
+  ),
+  mixedPfnBufferRead: trait<boolean>(
+    false,
+    true,
+    'PFNs count though a device-writable piece follows them',
+    'QEMU looks at the readable part alone; in ours a buffer on the wrong queue has no effect',
+    BALLOON_C,
   ),
 } as const;
 
@@ -61,5 +90,3 @@ export function traitsOf(name: TestedDevice): DeviceTraits {
     },
   };
 }
-
-export const SOURCES = { QEMU_BALLOON };
