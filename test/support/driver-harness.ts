@@ -4,16 +4,16 @@
  */
 import { BalloonDriver, type BalloonDriverOptions } from '../../guest/balloon/driver.ts';
 import type { HintingStrategy, HintObserver } from '../../guest/balloon/hinting.ts';
-import { Folios } from '../../guest/folio/index.ts';
+import { Folios, PageReporting } from '../../guest/folio/index.ts';
 import type { Kernel } from '../../guest/kernel/kernel.ts';
-import { Ram } from '../../guest/machine/ram.ts';
+import { POISON_TAG, Ram, ZERO_TAG } from '../../guest/machine/ram.ts';
 import {
   ListGeneration,
   type MovableGeneration,
   PageMigration,
   PfnGeneration,
 } from '../../guest/migrate/index.ts';
-import { PageAllocator } from '../../guest/mm/index.ts';
+import { PAGEBLOCK_ORDER, PageAllocator } from '../../guest/mm/index.ts';
 import { PageFlag, PageOwner, Pages } from '../../guest/mm/pages.ts';
 import type { Zone } from '../../guest/mm/zone.ts';
 import { Scheduler } from '../../guest/sched/scheduler.ts';
@@ -23,7 +23,7 @@ import {
   BalloonDevice,
   type BalloonDeviceOptions,
 } from '../../host/balloon/device.ts';
-import { type Message, toUint32 } from '../../protocol/index.ts';
+import { type Message, type MmOptions, toUint32 } from '../../protocol/index.ts';
 import {
   Bitmap,
   DEFAULT_COSTS,
@@ -109,6 +109,8 @@ export interface HarnessOptions {
   readonly compaction?: boolean;
   /** Size of ZONE_MOVABLE of the real allocator. */
   readonly movablePages?: number;
+  /** What the real allocator fills pages with. */
+  readonly mm?: Partial<MmOptions>;
   readonly plants?: Plants;
 }
 
@@ -121,6 +123,7 @@ export class DriverHarness {
   readonly generation: MovableGeneration;
   readonly migration: PageMigration;
   readonly transport: ChannelTransport;
+  readonly reporting: PageReporting;
   readonly driver: BalloonDriver;
   readonly device: BalloonDevice;
   readonly hints: AcceptedHint[] = [];
@@ -139,9 +142,7 @@ export class DriverHarness {
     const ramPages = options.ramPages ?? 65536;
     this.ram = new Ram(ramPages);
     this.mm = new BumpAllocator(ramPages);
-    this.pageAllocator = options.realAllocator
-      ? realAllocator(ramPages, options.movablePages ?? 0, this.ram)
-      : null;
+    this.pageAllocator = options.realAllocator ? realAllocator(ramPages, options, this.ram) : null;
     const scheduler = this.#scheduler;
     this.kernel = {
       get now() {
@@ -163,13 +164,17 @@ export class DriverHarness {
     this.generation = new Generation(this.kernel, this.folios);
     this.migration = new PageMigration(this.kernel, this.folios, this.generation);
     this.transport = new ChannelTransport(this.kernel);
+    this.reporting = new PageReporting(this.kernel, PAGEBLOCK_ORDER);
     this.driver = new BalloonDriver(this.kernel, {
       transport: this.transport,
       memory: {
         folios: this.folios,
         generation: this.generation,
         compaction: options.compaction ?? true,
+        freedContent: this.pageAllocator?.freedContent ?? null,
       },
+      statistics: (tags) => tags.map((tag) => [tag, 1000 * tag + this.now]),
+      ...(this.pageAllocator ? { reporting: this.reporting } : {}),
       strategy: options.strategy === undefined ? IDLE_STRATEGY : options.strategy,
       observers: options.observers ?? [],
       ...options.driver,
@@ -248,11 +253,15 @@ export class DriverHarness {
   }
 }
 
-function realAllocator(ramPages: number, movablePages: number, ram: Ram): PageAllocator {
-  const mm = { initOnAlloc: true, initOnFree: false, pagePoison: false };
+function realAllocator(ramPages: number, options: HarnessOptions, ram: Ram): PageAllocator {
+  const { movablePages = 0 } = options;
+  const mm = { initOnAlloc: true, initOnFree: false, pagePoison: false, ...options.mm };
   const allocator = new PageAllocator(
     { ramPages, movablePages, vcpus: 1, mm },
-    { clearPages: (pfn, pageCount) => ram.fill(pfn, pageCount, 0) },
+    {
+      clearPages: (pfn, pageCount, pattern) =>
+        ram.fill(pfn, pageCount, pattern === 'zero' ? ZERO_TAG : POISON_TAG),
+    },
   );
   const free = new Bitmap(ramPages);
   free.setRange(1024, ramPages - 1024);
