@@ -96,8 +96,8 @@ export class PageReporting {
   *unregister(device: PageReportingDevice): Kthread {
     if (this.#device !== device) return;
     this.#kernel.mm.buddy.onFree = null;
-    this.#device = null;
     yield* this.#work.cancel();
+    this.#device = null;
     this.#state = State.IDLE;
   }
 
