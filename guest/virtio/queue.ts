@@ -18,6 +18,28 @@ export interface Chain {
   readonly in?: readonly Segment[];
 }
 
+/** A chain is at most this long in all (virtio 1.4 §2.7.5.2). */
+const MAX_CHAIN_BYTES = 2 ** 32;
+
+/** Whether a driver may make this chain. */
+export function isChain({ out = [], in: writable = [] }: Chain): boolean {
+  let bytes = 0;
+  for (const { lengthBytes } of out) bytes += lengthBytes;
+  for (const { lengthBytes } of writable) bytes += lengthBytes;
+  return out.length + writable.length > 0 && bytes <= MAX_CHAIN_BYTES;
+}
+
+/** Bytes that a chain may have in all (virtio 1.4 §2.7.5.2). */
+const MAX_CHAIN_BYTES = 2 ** 32;
+
+/** How many segments a chain has; 0: none may be made of it. */
+export function segmentCount({ out = [], in: writable = [] }: Chain): number {
+  let bytes = 0;
+  for (const { lengthBytes } of out) bytes += lengthBytes;
+  for (const { lengthBytes } of writable) bytes += lengthBytes;
+  return bytes > MAX_CHAIN_BYTES ? 0 : out.length + writable.length;
+}
+
 /** The `i`-th of all segments, readable ones first. */
 export function segmentOf(chain: Chain, i: number): Segment {
   const outCount = chain.out?.length ?? 0;
@@ -44,7 +66,7 @@ export interface DriverQueue {
   readonly usedBytes: number;
   /** Used entries that named no outstanding chain; ignored. */
   readonly badUsedCount: number;
-  /** Make one chain available. Returns its head (buffer id), −ENOSPC, or −EINVAL if it is empty. */
+  /** Make one chain available. Returns its head (buffer id), −ENOSPC, or −EINVAL if it is empty or too long. */
   addChain(chain: Chain): number;
   /**
    * Hot path of hinting: a chain of one descriptor, without allocation. The caller calls
