@@ -94,7 +94,7 @@ export class PackedQueue implements DriverQueue {
   }
 
   addChain(chain: Chain): number {
-    const count = segmentCount(chain);
+    const count = (chain.out?.length ?? 0) + (chain.in?.length ?? 0);
     if (!isChain(chain)) return Errno.EINVAL;
     const table = this.#tables?.fits(count) === true ? this.#tables : null;
     const ringDescs = table ? 1 : count;

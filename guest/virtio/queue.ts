@@ -29,17 +29,6 @@ export function isChain({ out = [], in: writable = [] }: Chain): boolean {
   return out.length + writable.length > 0 && bytes <= MAX_CHAIN_BYTES;
 }
 
-/** Bytes that a chain may have in all (virtio 1.4 §2.7.5.2). */
-const MAX_CHAIN_BYTES = 2 ** 32;
-
-/** How many segments a chain has; 0: none may be made of it. */
-export function segmentCount({ out = [], in: writable = [] }: Chain): number {
-  let bytes = 0;
-  for (const { lengthBytes } of out) bytes += lengthBytes;
-  for (const { lengthBytes } of writable) bytes += lengthBytes;
-  return bytes > MAX_CHAIN_BYTES ? 0 : out.length + writable.length;
-}
-
 /** The `i`-th of all segments, readable ones first. */
 export function segmentOf(chain: Chain, i: number): Segment {
   const outCount = chain.out?.length ?? 0;

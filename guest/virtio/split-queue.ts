@@ -19,14 +19,7 @@ import {
 import { assert, Errno, type Gpa } from '../../shared/index.ts';
 import { InOrderBatch } from './in-order-batch.ts';
 import { IndirectTables } from './indirect-tables.ts';
-import {
-  type Chain,
-  type DriverQueue,
-  isChain,
-  type QueueAreas,
-  segmentCount,
-  segmentOf,
-} from './queue.ts';
+import { type Chain, type DriverQueue, isChain, type QueueAreas, segmentOf } from './queue.ts';
 import type { RingOptions } from './ring-features.ts';
 import { RingPages, type RingPlace } from './ring-pages.ts';
 
@@ -95,7 +88,7 @@ export class SplitQueue implements DriverQueue {
 
   addChain(chain: Chain): number {
     const outCount = chain.out?.length ?? 0;
-    const count = segmentCount(chain);
+    const count = outCount + (chain.in?.length ?? 0);
     if (!isChain(chain)) return Errno.EINVAL;
     const table = this.#tables?.fits(count) === true ? this.#tables : null;
     if ((table ? 1 : count) > this.#freeCount) return Errno.ENOSPC;
