@@ -8,9 +8,11 @@ import {
   type GuestConfig,
   type HostConfig,
   type KernelOptions,
+  type LinuxGuestConfig,
   type MmOptions,
   type StrategyName,
 } from '../../protocol/control.ts';
+import type { DeviceConfig } from '../../protocol/device-config.ts';
 import { DEFAULT_DRIVER_CONFIG, type DriverConfig } from '../../protocol/driver-config.ts';
 import { BallastError, type Costs, DEFAULT_COSTS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import { DEFAULTS } from '../scenario/complete.ts';
@@ -22,6 +24,13 @@ import { Control, type Progress } from './control.ts';
 import { Machine } from './machine.ts';
 
 /** Starts the pair of processes, for the runner and for other people's integration tests. */
+
+export interface LinuxOptions {
+  /** Default: `init_on_alloc=0`, so that a lost page is not made good by the kernel. */
+  readonly kernelArguments?: string;
+  /** Default: yes. Guests of one kind boot once and then start from a snapshot in the user's cache. */
+  readonly keepBooted?: boolean;
+}
 
 export interface LaunchOptions {
   /** A recording's name, compact file or folder: sets memory, vCPUs and mm options. */
@@ -38,8 +47,8 @@ export interface LaunchOptions {
   /** How the guest finds free pages to hint. Default: none. */
   readonly strategy?: StrategyName;
   readonly iterate?: { readonly budgetNodes?: number; readonly minOrder?: number };
-  /** What the device offers and does; hinting, and waiting for its ack, as the strategy needs it. */
-  readonly device?: Partial<HostConfig['device']>;
+  /** Whose device, what it offers and does; hinting, and waiting for its ack, as the strategy needs it. */
+  readonly device?: DeviceConfig;
   readonly costs?: Partial<Costs>;
   readonly auditEveryEvents?: number;
   /** Virtual time between the workload's "migrate now" and the monitor's command. */
@@ -50,6 +59,8 @@ export interface LaunchOptions {
   readonly acceptLateHints?: boolean;
   /** Where the processes meet. Default: a unix socket in a new folder of the temporary directory. */
   readonly listen?: Address;
+  /** The guest is a real kernel in an x86 emulator; what says how ours is made is not used then. */
+  readonly linux?: LinuxOptions;
   /** Starts no guest: one started by hand connects to `listen`. Called when the host listens. */
   readonly onListening?: (address: Address, guest: GuestConfig) => void;
   readonly onProgress?: (progress: Progress) => void;
@@ -85,7 +96,10 @@ export async function launch(options: LaunchOptions = {}, entries?: Entries): Pr
     const bound = await control.call('listen', hostConfig(options, address, guest.ramPages));
     if (bound.kind === 'unix') socketFile = bound.path;
     if (options.onListening) options.onListening(bound, guest);
-    else control.startGuest().send({ connect: bound, config: guest } as never);
+    else if (options.linux) {
+      const config = linuxConfig(options.linux, guest.ramPages);
+      control.startGuest('linux').send({ connect: bound, config } as never);
+    } else control.startGuest('guest').send({ connect: bound, config: guest } as never);
     const hello = await control.call('accept', null);
     // The connection outlives its name, so nothing can be left behind from here on.
     socketFile = null;
@@ -133,23 +147,32 @@ export function guestConfig(options: LaunchOptions, recording: RecordingFacts | 
   };
 }
 
+function linuxConfig(options: LinuxOptions, ramPages: number): LinuxGuestConfig {
+  return {
+    ramPages,
+    kernelArguments: options.kernelArguments ?? 'init_on_alloc=0',
+    keepBooted: options.keepBooted ?? true,
+    incoming: false,
+  };
+}
+
 function hostConfig(options: LaunchOptions, listen: Address, ramPages: number): HostConfig {
-  const hints = (options.strategy ?? 'none') !== 'none';
   return {
     seed: options.seed ?? 1,
     listen,
     ramPages,
-    device: {
-      freePageHint: options.device?.freePageHint ?? hints,
-      mustTellHost: options.device?.mustTellHost ?? false,
-      hintWaitOnAck: options.device?.hintWaitOnAck ?? options.strategy === 'alloc-ack',
-      discardHints: options.device?.discardHints ?? false,
-      deflateOnOom: options.device?.deflateOnOom ?? false,
-    },
+    device: deviceConfig(options),
     costs: { ...DEFAULT_COSTS, ...options.costs },
     logPath: options.logDirectory ? resolve(options.logDirectory, 'host.log') : null,
     plant: { acceptLateHints: options.acceptLateHints ?? false },
   };
+}
+
+/** Our own device offers hinting when the strategy needs it; that of a profile offers what it has. */
+function deviceConfig({ device = {}, strategy = 'none' }: LaunchOptions): DeviceConfig {
+  if (device.profile !== undefined && device.profile !== 'ballast') return device;
+  const needed = { freePageHint: strategy !== 'none', hintWaitOnAck: strategy === 'alloc-ack' };
+  return { ...needed, ...device };
 }
 
 async function recordingOf(options: LaunchOptions): Promise<RecordingFacts | null> {

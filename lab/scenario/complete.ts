@@ -9,6 +9,7 @@ import {
 import { DEFAULT_DRIVER_CONFIG, type DriverConfig } from '../../protocol/driver-config.ts';
 import { DEFAULT_COSTS, MIB, NS_PER_MS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import { consoleLine } from './console-steps.ts';
+import { deviceOf } from './device.ts';
 import { FIGURES, type FigureName } from './figures.ts';
 import type { RecordingFacts, Scenario, Step } from './scenario.ts';
 import { type ScenarioFile, SECTIONS, type StepFile, type VariantFile } from './schema.ts';
@@ -50,7 +51,7 @@ function merged(file: ScenarioFile, variant: VariantFile): ScenarioFile {
 
 function completeOne(file: ScenarioFile, completion: Completion, variant: string | null): Scenario {
   const { recording } = completion;
-  const { machine, device, iterate } = file;
+  const { machine, iterate } = file;
   const migration = migrationOf(file, recording);
   const steps =
     file.steps?.map((step, index) =>
@@ -73,11 +74,7 @@ function completeOne(file: ScenarioFile, completion: Completion, variant: string
     },
     migration,
     monitorLatencyNs: file.migration?.monitor_latency ?? DEFAULTS.monitorLatencyNs,
-    freePageHint: device?.free_page_hint ?? null,
-    mustTellHost: device?.must_tell_host ?? false,
-    hintWaitOnAck: device?.hint_wait_on_ack ?? null,
-    discardHints: device?.discard_hints ?? false,
-    deflateOnOom: device?.deflate_on_oom ?? false,
+    device: deviceOf(file.device),
     costs: { ...DEFAULT_COSTS, ...definedOnly(file.costs ?? {}) },
     auditEveryEvents: file.audit_every_events,
     acceptLateHints: file.plant.accept_late_hints,

@@ -4,6 +4,7 @@ import type {
   MmOptions,
   StrategyName,
 } from '../../protocol/control.ts';
+import type { DeviceConfig } from '../../protocol/device-config.ts';
 import type { DriverConfig } from '../../protocol/driver-config.ts';
 import type { Costs } from '../../shared/index.ts';
 import type { FigureName } from './figures.ts';
@@ -25,13 +26,8 @@ export interface Scenario {
   readonly migration: MigrateParams;
   /** From the guest's "migrate now" to the monitor's command: what a real test bench needs. */
   readonly monitorLatencyNs: number;
-  /** null: offered exactly when the strategy hints. */
-  readonly freePageHint: boolean | null;
-  readonly mustTellHost: boolean;
-  /** null: offered exactly when the strategy waits for the ack. */
-  readonly hintWaitOnAck: boolean | null;
-  readonly discardHints: boolean;
-  readonly deflateOnOom: boolean;
+  /** What is named; the rest is as the profile has it, or as the strategy needs it. */
+  readonly device: DeviceConfig;
   readonly costs: Costs;
   readonly auditEveryEvents: number;
   readonly acceptLateHints: boolean;

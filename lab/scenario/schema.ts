@@ -14,6 +14,7 @@ import {
 } from '../../protocol/driver-config.ts';
 import { DEFAULT_COSTS } from '../../shared/index.ts';
 import { BARE_CONSOLE_STEPS, consoleSteps } from './console-steps.ts';
+import { deviceSchema } from './device.ts';
 import { FIGURES, type FigureName } from './figures.ts';
 import { durationNs, parseDuration, rateBytesPerS, sizeBytes } from './units.ts';
 
@@ -165,15 +166,7 @@ const machineSections = {
     })
     .optional(),
   migration: migration.extend({ monitor_latency: durationNs().optional() }).optional(),
-  device: z
-    .strictObject({
-      free_page_hint: z.boolean().optional(),
-      must_tell_host: z.boolean().optional(),
-      hint_wait_on_ack: z.boolean().optional(),
-      discard_hints: z.boolean().optional(),
-      deflate_on_oom: z.boolean().optional(),
-    })
-    .optional(),
+  device: deviceSchema.optional(),
   driver: driver.optional(),
   costs: costs.optional(),
 };

@@ -104,6 +104,21 @@ const refused: [title: string, line: string, message: string][] = [
     'x.yaml:4: steps[1].expect.recall: expected a number, or at_least, at_most or within with a number, found "high"',
   ],
   [
+    'an unknown device',
+    'device: firecraker',
+    'x.yaml:4: device: expected one of ballast, qemu-7.2, firecracker-1.16, cloud-hypervisor, crosvm, v86, or a map of keys, found "firecraker"',
+  ],
+  [
+    'an unknown profile',
+    'device: { profile: qemu }',
+    'x.yaml:4: device.profile: expected one of ballast, qemu-7.2, firecracker-1.16, cloud-hypervisor, crosvm, v86, found "qemu"',
+  ],
+  [
+    'an unknown feature of the device',
+    'device: { stats: true }',
+    'x.yaml:4: device.stats: expected one of profile, free_page_hint, must_tell_host, deflate_on_oom, hint_wait_on_ack, stats_vq, page_poison, page_reporting, indirect_desc, event_idx, ring_packed, in_order, ring_reset, suspend, discard_hints, queue_numbering, quirks, found unknown key "stats"',
+  ],
+  [
     'an unknown strategy',
     'strategies: [none, magic]',
     'x.yaml:4: strategies[1]: expected one of none, iterate, alloc, alloc-ack, oracle, found "magic"',
@@ -255,9 +270,34 @@ describe('a scenario', () => {
   test('says what the device offers and does', async () => {
     const text = withLines('device: { hint_wait_on_ack: false, discard_hints: true }');
     const given = await parseScenario('x.yaml', text);
-    expect([given.hintWaitOnAck, given.discardHints]).toEqual([false, true]);
+    expect(given.device).toEqual({ hintWaitOnAck: false, discardHints: true });
     const left = await parseScenario('x.yaml', withLines());
-    expect([left.hintWaitOnAck, left.discardHints]).toEqual([null, false]);
+    expect(left.device).toEqual({});
+  });
+
+  test('takes the name of a profile, and what is different from it', async () => {
+    const named = await parseScenario('x.yaml', withLines('device: firecracker-1.16'));
+    expect(named.device).toEqual({ profile: 'firecracker-1.16' });
+    const changed = await parseScenario(
+      'x.yaml',
+      withLines(
+        'device:',
+        '  profile: v86',
+        '  page_reporting: true',
+        '  queue_numbering: dense-by-offered',
+        '  quirks: { done-at-guest-stop: false }',
+        'variants: [{ name: one }, { name: two, device: crosvm }]',
+      ),
+    );
+    const changes = {
+      pageReporting: true,
+      numbering: 'dense-by-offered',
+      quirks: { 'done-at-guest-stop': false },
+    };
+    expect(changed.variants.map(({ device }) => device)).toEqual([
+      { profile: 'v86', ...changes },
+      { profile: 'crosvm', ...changes },
+    ]);
   });
 
   test.each(['at-sync', 'lazy', 'lazy-at-start'])('clears the log %s', async (order) => {
