@@ -1,6 +1,9 @@
-/** What the device is about to discard: gathered over one notification, posted as one message. */
+/**
+ * What the device is about to discard: gathered over one notification, posted as one message, in
+ * which each page is named once, however often the driver named it.
+ */
 import { type Message, u32Bytes } from '../../protocol/index.ts';
-import type { Bitmap, Pfn } from '../../shared/index.ts';
+import { Bitmap, type Pfn } from '../../shared/index.ts';
 import type { BalloonMetrics } from './metrics.ts';
 import { RangeBuilder } from './range-builder.ts';
 
@@ -11,7 +14,10 @@ export interface DiscardHooks {
 }
 
 export class Discards {
+  /** For who names no page twice; everybody else calls `addRange`. */
   readonly entered = new RangeBuilder();
+  /** Pages that `addRange` has entered since the last flush. */
+  #named: Bitmap | null = null;
   readonly #ram: Bitmap;
   readonly #ramPageCount: number;
   readonly #metrics: BalloonMetrics;
@@ -37,22 +43,41 @@ export class Discards {
 
   /** What of these frames holds RAM. */
   addRange(first: Pfn, end: Pfn): void {
-    // One message names no more pages than there are; a driver may name a page many times.
-    if (this.entered.pageCount + end - first > this.#ramPageCount) this.flush();
     if (this.#ramPageCount === this.#ram.bitCount) {
-      this.entered.addRange(first, Math.min(end, this.#ramPageCount) - first);
+      this.#addRam(first, Math.min(end, this.#ramPageCount));
       return;
     }
     for (let pfn = this.#ram.nextSet(first); pfn >= 0 && pfn < end; ) {
       const stop = Math.min(this.#ram.nextClear(pfn), end);
-      this.entered.addRange(pfn, stop - pfn);
+      this.#addRam(pfn, stop);
       pfn = this.#ram.nextSet(stop);
     }
   }
 
+  #addRam(first: Pfn, end: Pfn): void {
+    if (first >= end) return;
+    this.#named ??= new Bitmap(this.#ram.bitCount);
+    const named = this.#named;
+    if (named.countRange(first, end - first) === 0) {
+      this.#enter(first, end, named);
+      return;
+    }
+    for (let pfn = named.nextClear(first); pfn < end; ) {
+      const next = named.nextSet(pfn);
+      const stop = next < 0 ? end : Math.min(next, end);
+      this.#enter(pfn, stop, named);
+      pfn = named.nextClear(stop);
+    }
+  }
+
+  #enter(first: Pfn, end: Pfn, named: Bitmap): void {
+    named.setRange(first, end - first);
+    this.entered.addRange(first, end - first);
+  }
+
   flush(): void {
     const pages = this.entered.pageCount;
-    const ranges = this.entered.take();
+    const ranges = this.#take();
     if (ranges === null) return;
     if (this.isInhibited) {
       this.#metrics.inhibited_discards += pages;
@@ -63,6 +88,13 @@ export class Discards {
   }
 
   forget(): void {
-    this.entered.take();
+    this.#take();
+  }
+
+  #take(): Uint32Array | null {
+    const ranges = this.entered.take();
+    if (ranges === null || this.#named === null) return ranges;
+    for (let i = 0; i < ranges.length; i += 2) this.#named.clearRange(ranges[i]!, ranges[i + 1]!);
+    return ranges;
   }
 }

@@ -48,9 +48,13 @@ export class InflatedSet {
     for (let i = 0; i < pfnCount; i++) {
       const pfn = buffer.getUint32(start + i * BALLOON_PFN_BYTES, true);
       if (!this.#isRam(pfn)) continue;
-      if (this.bits.get(pfn)) countViolation(this.#metrics, 'double_inflated_pfns');
-      this.bits.set(pfn);
       this.#metrics.inflated_pfns++;
+      if (this.bits.get(pfn)) {
+        // Its backing went when it entered; a buffer full of it would fill a message.
+        countViolation(this.#metrics, 'double_inflated_pfns');
+        continue;
+      }
+      this.bits.set(pfn);
       entered.addRange(pfn, 1);
     }
     return pfnCount;

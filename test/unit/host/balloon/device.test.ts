@@ -167,6 +167,15 @@ describe('inflate and deflate', () => {
     expect(device.virtio.isLive).toBe(true);
   });
 
+  test('a page that is inflated again is not discarded again', () => {
+    const { posted, send, metrics } = make();
+    send(INFLATE, { out: pfns(8, 8, 9, 8) });
+    send(INFLATE, { out: pfns(9, 8) });
+    const discards = posted.filter(({ name }) => name === 'discard');
+    expect(discards).toEqual([{ name: 'discard', ranges: pfns(8, 2) }]);
+    expect(metrics).toMatchObject({ discarded_pages: 2, double_inflated_pfns: 4 });
+  });
+
   test.each([256, 512])('%s PFNs are fine', (count) => {
     const { device, send } = make();
     send(INFLATE, { out: many(count) });
@@ -427,14 +436,12 @@ describe('hints that are discarded', () => {
     expect(discards()).toEqual([90, 10, 200, 10]);
   });
 
-  test('name no more pages in one message than there are', () => {
+  test('name no page twice in one message', () => {
     const { device, send, posted } = make({ discardHints: true });
     start(device, send);
     const all = { in: [[0, RAM_PAGES * 4096]] } as const;
     send(HINT, { head: 0, ...all }, { head: 1, ...all }, { head: 2, ...all });
     const messages = posted.flatMap((one) => (one.name === 'discard' ? [one] : []));
-    expect(messages.map(({ ranges }) => [...toUint32(ranges)!])).toEqual(
-      [1, 2, 3].map(() => [0, RAM_PAGES]),
-    );
+    expect(messages.map(({ ranges }) => [...toUint32(ranges)!])).toEqual([[0, RAM_PAGES]]);
   });
 });
