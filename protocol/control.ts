@@ -80,6 +80,17 @@ export interface GuestConfig {
   readonly logPath: string | null;
 }
 
+/** What the process of a Linux guest is told at start. */
+export interface LinuxGuestConfig {
+  readonly ramPages: number;
+  /** More arguments for the kernel than it boots with anyway. */
+  readonly kernelArguments: string;
+  /** Boot once for all guests of this kind: start from a snapshot of the booted machine. */
+  readonly keepBooted: boolean;
+  /** Wait for RAM and state from the host instead of booting. */
+  readonly incoming: boolean;
+}
+
 /** What the host process is told at start. */
 export interface HostConfig {
   readonly seed: number;

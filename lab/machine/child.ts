@@ -8,7 +8,8 @@ import { entryArguments } from './paths.ts';
  * when it dies we say how.
  */
 
-export type Role = 'host' | 'guest' | 'explorer';
+/** `linux`: a guest that is a real kernel. */
+export type Role = 'host' | 'guest' | 'linux' | 'explorer';
 
 /** Arguments for Node that start a process; tests put stand-ins here. */
 export type Entries = (role: Role) => string[];

@@ -41,8 +41,8 @@ export class Control {
     void this.host.died.then((death) => this.#onDeath(death));
   }
 
-  startGuest(): Child {
-    this.guest = new Child('guest', () => {}, this.#entries);
+  startGuest(role: 'guest' | 'linux'): Child {
+    this.guest = new Child(role, () => {}, this.#entries);
     void this.guest.died.then((death) => this.#onDeath(death));
     return this.guest;
   }

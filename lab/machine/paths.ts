@@ -12,8 +12,9 @@ const codeRoot = dirname(dirname(dirname(here)));
 export const packageRoot = fromSources ? codeRoot : dirname(codeRoot);
 
 /** Arguments for Node that start the given process of the machine. */
-export function entryArguments(role: 'host' | 'guest' | 'explorer'): string[] {
-  if (!fromSources) return [`${codeRoot}/${role}/main.js`];
+export function entryArguments(role: 'host' | 'guest' | 'linux' | 'explorer'): string[] {
+  const folder = role === 'linux' ? 'peers/linux' : role;
+  if (!fromSources) return [`${codeRoot}/${folder}/main.js`];
   const loader = createRequire(import.meta.url).resolve('tsx/esm');
-  return ['--import', pathToFileURL(loader).href, `${codeRoot}/${role}/main.ts`];
+  return ['--import', pathToFileURL(loader).href, `${codeRoot}/${folder}/main.ts`];
 }

@@ -38,6 +38,12 @@ export interface GuestLink {
  */
 export type GuestHandler = (messages: Message[]) => Message[];
 
+/**
+ * A guest whose processors run elsewhere and answer later. Frames are given to it one after the
+ * other; the messages are its own to keep. Errors as for a GuestHandler.
+ */
+export type AsyncGuestHandler = (messages: Message[]) => Promise<Message[]>;
+
 export interface GuestService {
   /** Why the session ended; null after bye. */
   readonly closed: Promise<BallastError | null>;
@@ -49,14 +55,59 @@ const HELLO_TIMEOUT_MS = 10_000;
 
 /** Answers the frames of a host on `socket`; the hello is answered here, with `facts`. */
 export function serveGuest(socket: Socket, handler: GuestHandler, facts: GuestFacts): GuestService {
-  const session = new GuestSession(handler, facts);
+  const session = new GuestSession(facts);
   const frames: FrameSocket = new FrameSocket(socket, {
     peer: 'host',
     bins: 'view',
     onMessages: (messages) => {
-      const replies = session.answer(messages);
+      const replies = answerAtOnce(session, handler, messages);
       if (session.over) frames.finish(replies);
       else frames.send(replies);
+    },
+  });
+  return { closed: frames.closed };
+}
+
+/** More unanswered frames than this are no pipelining any more. */
+const FRAMES_WAITING_MAX = 1024;
+
+/** As `serveGuest`; each frame is answered when the handler has resolved, in order. */
+export function serveAsyncGuest(
+  socket: Socket,
+  handler: AsyncGuestHandler,
+  facts: GuestFacts,
+): GuestService {
+  const session = new GuestSession(facts);
+  let waiting = 0;
+  let last: Promise<void> = Promise.resolve();
+  const answer = async (messages: Message[]): Promise<void> => {
+    if (frames.over) return;
+    try {
+      const { ask, after } = session.admit(messages);
+      const replies = ask ? await handler(ask) : [];
+      if (session.over) frames.finish([...replies, ...after]);
+      else frames.send([...replies, ...after]);
+    } catch (error) {
+      if (error instanceof BallastError) frames.fail(error);
+      else {
+        frames.fail(new BallastError('PEER_CLOSED', `internal failure: ${error}`));
+        throw error;
+      }
+    } finally {
+      waiting--;
+    }
+  };
+  const frames: FrameSocket = new FrameSocket(socket, {
+    peer: 'host',
+    bins: 'copy',
+    onMessages: (messages) => {
+      if (++waiting > FRAMES_WAITING_MAX) {
+        throw new BallastError(
+          'MESSAGE_UNEXPECTED',
+          `expected at most ${FRAMES_WAITING_MAX} frames without their answers`,
+        );
+      }
+      last = last.then(() => answer(messages));
     },
   });
   return { closed: frames.closed };
@@ -69,7 +120,7 @@ export function hostLink(socket: Socket, replyTimeoutMs = REPLY_TIMEOUT_MS): Gue
 
 /** Host and guest in one process: no socket, the same encoding and checks. */
 export function localLink(handler: GuestHandler, facts: GuestFacts): GuestLink {
-  return new LocalLink(new GuestSession(handler, facts));
+  return new LocalLink(new GuestSession(facts), handler);
 }
 
 /**
@@ -95,13 +146,11 @@ export async function hostHello(link: GuestLink, timeoutMs = HELLO_TIMEOUT_MS): 
 
 /** The order of a session as the guest sees it: hello, frames, bye. */
 class GuestSession {
-  readonly #handler: GuestHandler;
   readonly #facts: GuestFacts;
   #greeted = false;
   #over = false;
 
-  constructor(handler: GuestHandler, facts: GuestFacts) {
-    this.#handler = handler;
+  constructor(facts: GuestFacts) {
     this.#facts = facts;
   }
 
@@ -109,28 +158,39 @@ class GuestSession {
     return this.#over;
   }
 
-  answer(messages: Message[]): Message[] {
+  /** What is the handler's of a frame, or null, and the session's own reply that comes after it. */
+  admit(messages: Message[]): { ask: Message[] | null; after: Message[] } {
     if (messages.length > 0 && messages.at(-1)?.name === 'bye') {
       this.#over = true;
       const rest = messages.slice(0, -1);
-      const replies = rest.length > 0 ? this.#answerInSession(rest) : [];
-      return [...replies, { name: 'bye' }];
+      const { ask, after } =
+        rest.length > 0 ? this.#admitInSession(rest) : { ask: null, after: [] };
+      return { ask, after: [...after, { name: 'bye' }] };
     }
-    return this.#answerInSession(messages);
+    return this.#admitInSession(messages);
   }
 
-  #answerInSession(messages: Message[]): Message[] {
+  #admitInSession(messages: Message[]): { ask: Message[] | null; after: Message[] } {
     if (!this.#greeted) {
       checkHello(messages, 'host');
       this.#greeted = true;
-      return [guestHelloMessage(this.#facts)];
+      return { ask: null, after: [guestHelloMessage(this.#facts)] };
     }
     const stray = messages.find(({ name }) => name === 'hello' || name === 'bye');
     if (stray) {
       throw new BallastError('MESSAGE_UNEXPECTED', `${stray.name}: not in the middle of a session`);
     }
-    return this.#handler(messages);
+    return { ask: messages, after: [] };
   }
+}
+
+function answerAtOnce(
+  session: GuestSession,
+  handler: GuestHandler,
+  messages: Message[],
+): Message[] {
+  const { ask, after } = session.admit(messages);
+  return ask ? [...handler(ask), ...after] : after;
 }
 
 /**
@@ -225,12 +285,14 @@ class SocketLink implements GuestLink {
 class LocalLink implements GuestLink {
   readonly closed: Promise<BallastError | null>;
   readonly #session: GuestSession;
+  readonly #handler: GuestHandler;
   #settle: (reason: BallastError | null) => void = () => {};
   #reason: BallastError | null = null;
   #over = false;
 
-  constructor(session: GuestSession) {
+  constructor(session: GuestSession, handler: GuestHandler) {
     this.#session = session;
+    this.#handler = handler;
     this.closed = new Promise((resolve) => {
       this.#settle = resolve;
     });
@@ -240,7 +302,8 @@ class LocalLink implements GuestLink {
     if (this.#over) throw this.#reason ?? sessionOver();
     try {
       const request = encodeFrame(messages);
-      const replies = this.#session.answer(decodeFrame(request, 4, request.length, 'host', 'view'));
+      const asked = decodeFrame(request, 4, request.length, 'host', 'view');
+      const replies = answerAtOnce(this.#session, this.#handler, asked);
       const reply = encodeFrame(replies);
       if (this.#session.over) this.#end(null);
       return decodeFrame(reply, 4, reply.length, 'guest', 'copy');
