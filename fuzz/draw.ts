@@ -53,13 +53,16 @@ export class Draw {
   }
 }
 
-/** An independent seed for each part: as `Prng.split`, over numbers. */
+/** A seed for what the parts name: another one for each seed, part and order of parts. */
 export function seedOf(seed: number, ...parts: readonly number[]): number {
-  let hash = (seed ^ 0x9e3779b9) >>> 0;
-  for (const part of parts) {
-    hash = Math.imul(hash ^ part, 0x01000193) >>> 0;
-    hash = Math.imul(hash ^ (hash >>> 15), 0x85ebca6b) >>> 0;
-    hash = (hash ^ (hash >>> 13)) >>> 0;
-  }
+  let hash = mix(seed);
+  for (const part of parts) hash = mix((Math.imul(hash, 0x01000193) + part) >>> 0);
   return hash;
+}
+
+function mix(value: number): number {
+  let x = (value + 0x9e3779b9) >>> 0;
+  x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
+  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
+  return (x ^ (x >>> 16)) >>> 0;
 }

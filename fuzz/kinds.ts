@@ -1,5 +1,10 @@
 /** Every kind of case there is. */
 import type { Kind } from './case.ts';
+import { DEVICE } from './device.ts';
 import { framesOf } from './frames.ts';
 
-export const KINDS: readonly Kind[] = [framesOf('guest-to-host'), framesOf('host-to-guest')];
+export const KINDS: readonly Kind[] = [
+  framesOf('guest-to-host'),
+  DEVICE,
+  framesOf('host-to-guest'),
+];
