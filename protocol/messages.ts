@@ -226,6 +226,13 @@ export const MESSAGES = {
     fields: { generation: 'u32' },
     doc: 'Posted. Configuration change notification.',
   },
+  queueBroken: {
+    id: 38,
+    group: 'virtio',
+    from: 'guest',
+    fields: { queue: 'u16' },
+    doc: 'Posted. What the driver wrote into this ring makes no sense: the device needs a reset (virtio_error).',
+  },
 
   read: {
     id: 40,

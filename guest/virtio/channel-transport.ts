@@ -200,6 +200,7 @@ export class ChannelTransport implements VirtioTransport {
 
   #noteBroken(queue: number, reason: string): void {
     this.counters.broken_queues++;
+    this.#kernel.post({ name: 'queueBroken', queue });
     this.#kernel.log.add(this.#kernel.now, 'queue_broken', { queue, reason });
   }
 

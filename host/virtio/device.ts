@@ -170,6 +170,8 @@ export class VirtioDevice {
         return this.#check(this.#setQueue(message));
       case 'resetQueue':
         return this.#check(this.#resetQueue(message.index));
+      case 'queueBroken':
+        return this.#check(this.#queueBroken(message.queue));
       default:
         return this.#check(false);
     }
@@ -193,6 +195,12 @@ export class VirtioDevice {
     if (this.needsReset) return;
     this.#status |= NEEDS_RESET;
     this.configChanged();
+  }
+
+  /** The hand on the ring found nonsense there, whatever it was; counted as the driver's fault. */
+  #queueBroken(index: number): boolean {
+    if (this.isLive && this.#queues[index]) this.setNeedsReset();
+    return false;
   }
 
   reset(): void {
