@@ -146,8 +146,10 @@ export class Guest {
       this.#boot(this.system);
     }
     const stop = this.#scheduler.run(untilNs, notifyNs);
-    const frame: Message[] = [...this.#posted, ...this.system.transport.drainAvail()];
-    this.#posted = [];
+    const posted = this.#takePosted();
+    const avail = this.system.transport.drainAvail();
+    // Draining may post, too: that a ring is broken.
+    const frame: Message[] = [...posted, ...avail, ...this.#takePosted()];
     const reason =
       stop.kind === 'access'
         ? ExitReason.ACCESS
@@ -163,6 +165,12 @@ export class Guest {
     });
     this.#log.add(this.#scheduler.now, 'exit', { reason, free: this.system.mm.freePages() });
     return frame;
+  }
+
+  #takePosted(): Message[] {
+    const posted = this.#posted;
+    this.#posted = [];
+    return posted;
   }
 
   #startReplay(): void {
