@@ -16,6 +16,7 @@ import {
 import { PAGEBLOCK_ORDER, PageAllocator } from '../../guest/mm/index.ts';
 import { PageFlag, PageOwner, Pages } from '../../guest/mm/pages.ts';
 import type { Zone } from '../../guest/mm/zone.ts';
+import type { Kthread } from '../../guest/sched/kthread.ts';
 import { Scheduler } from '../../guest/sched/scheduler.ts';
 import { ChannelTransport } from '../../guest/virtio/channel-transport.ts';
 import {
@@ -183,6 +184,8 @@ export class DriverHarness {
       { ...BALLOON_DEVICE_DEFAULTS, ramPages, costs: DEFAULT_COSTS, ...options.device },
       {
         post: (message) => this.#toGuest(message),
+        now: () => this.now,
+        after: (delayNs, action) => this.#hostEvents.schedule(this.now + delayNs, action),
         onHint: (gpa, sizeBytes, cmdId, chainAtNs) => {
           if (options.recordHints === false) return;
           this.hints.push({ gpa, sizeBytes, cmdId, chainAtNs });
@@ -200,6 +203,16 @@ export class DriverHarness {
     this.driver.start();
     this.runFor(1_000_000);
     return this;
+  }
+
+  /** Runs a kernel thread until it has ended, at most for so long; returns its result. */
+  run<T>(body: () => Kthread<T>, withinNs = 10_000_000_000): T | 'running' {
+    let result: T | 'running' = 'running';
+    this.kernel.spawn('test', function* () {
+      result = yield* body();
+    });
+    this.runFor(withinNs);
+    return result;
   }
 
   runFor(ns: number): void {
