@@ -101,6 +101,8 @@ export interface HarnessOptions {
   readonly device?: Partial<BalloonDeviceOptions>;
   readonly driver?: Partial<BalloonDriverOptions>;
   readonly strategy?: HintingStrategy | null;
+  /** Instead of `strategy`, for one that needs the kernel. */
+  readonly createStrategy?: (kernel: Kernel) => HintingStrategy;
   readonly observers?: readonly HintObserver[];
   readonly recordHints?: boolean;
   /** The guest's own page allocator instead of the counting one. */
@@ -176,7 +178,9 @@ export class DriverHarness {
       },
       statistics: (tags) => tags.map((tag) => [tag, 1000 * tag + this.now]),
       ...(this.pageAllocator ? { reporting: this.reporting } : {}),
-      strategy: options.strategy === undefined ? IDLE_STRATEGY : options.strategy,
+      strategy:
+        options.createStrategy?.(this.kernel) ??
+        (options.strategy === undefined ? IDLE_STRATEGY : options.strategy),
       observers: options.observers ?? [],
       ...options.driver,
     });
