@@ -20,6 +20,7 @@ import { deviceOptionsOf } from './balloon/profiles.ts';
 import { Evaluator, guestStatistics } from './evaluation/evaluator.ts';
 import { migrate } from './migration/drive.ts';
 import { MigrationJob } from './migration/job.ts';
+import { LiveDestination } from './migration/live-destination.ts';
 import { Vmm } from './vmm.ts';
 
 export type ProgressSink = (what: string, done: number, total: number) => void;
@@ -33,6 +34,10 @@ export class Hypervisor {
   readonly #log: EventLog;
   readonly #onProgress: ProgressSink;
   #job: MigrationJob | null = null;
+  readonly #plant: HostConfig['plant'];
+  readonly #recordSizeBytes: number;
+  /** Where the next migration takes the guest. */
+  #destination: LiveDestination | null = null;
 
   constructor(
     link: GuestLink,
@@ -42,6 +47,8 @@ export class Hypervisor {
     sink?: (line: string) => void,
   ) {
     this.#log = new EventLog(sink);
+    this.#plant = config.plant;
+    this.#recordSizeBytes = hello.record_size;
     this.#onProgress = onProgress;
     this.#log.add(0, 'power_on', { seed: config.seed, ram_pages: hello.ram_pages });
     this.vmm = new Vmm(
@@ -49,6 +56,7 @@ export class Hypervisor {
       {
         ramPages: hello.ram_pages,
         ram: ramOf(hello),
+        recordSizeBytes: hello.record_size,
         costs: config.costs,
         device: {
           ...deviceOptionsOf(config.device),
@@ -58,6 +66,8 @@ export class Hypervisor {
       this.#log,
     );
     this.balloon = new BalloonMonitor(this.vmm.device);
+    const { statsPollingIntervalS } = config.device;
+    if (statsPollingIntervalS) this.balloon.setStatsPollingInterval(statsPollingIntervalS);
   }
 
   async runUntil(atNs: number): Promise<HostStatus> {
@@ -85,18 +95,39 @@ export class Hypervisor {
     this.vmm.device.setTarget(targetPages);
   }
 
+  /** @throws BallastError HELLO_MISMATCH when the machine is not like this guest's. */
+  setDestination(link: GuestLink, hello: Hello): void {
+    const { ramPages } = this.vmm.options;
+    this.#destination = new LiveDestination(link, hello, ramPages, this.#recordSizeBytes);
+  }
+
+  /** With a destination, the guest is there afterwards. */
   async migrate(params: MigrateParams): Promise<MigrationReport> {
     this.#mustNotMigrate();
-    const total = this.vmm.ramPageCount;
-    const evaluator = new Evaluator(this.vmm, (_sent, remaining) =>
-      this.#onProgress('migration', total - remaining, total),
+    const { vmm } = this;
+    const destination = this.#destination;
+    const total = vmm.ramPageCount;
+    const evaluator = new Evaluator(
+      vmm,
+      (_sent, remaining) => this.#onProgress('migration', total - remaining, total),
+      destination,
     );
     await evaluator.begin();
-    const { precopy, figures } = await migrate(this.vmm, params, evaluator);
+    vmm.records.onPages = destination?.onPages ?? null;
+    const { precopy, figures } = await migrate(vmm, params, evaluator, this.#plant);
+    vmm.records.onPages = null;
+    await destination?.drain();
     const report = await evaluator.report(precopy, figures);
+    if (destination && figures.status === 'completed') await this.#switchOver(destination);
     // The guest goes on; in virtual time it was away for as long as the switchover took.
-    this.vmm.running = true;
+    vmm.running = true;
     return report;
+  }
+
+  async #switchOver(destination: LiveDestination): Promise<void> {
+    await destination.takeState((message) => this.vmm.request(message, 'machineState'));
+    this.#destination = null;
+    this.vmm.moveTo(destination.link);
   }
 
   /** @throws BallastError MESSAGE_UNEXPECTED while another migration gets on. */

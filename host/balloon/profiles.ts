@@ -138,7 +138,9 @@ export const PROFILES: Readonly<Record<DeviceProfileName, DeviceProfile>> = {
 };
 
 /** The device that is asked for: the profile, and what is named besides it. */
-export function deviceOptionsOf(config: DeviceConfig): Partial<BalloonDeviceOptions> {
+export function deviceOptionsOf(
+  config: DeviceConfig,
+): Omit<BalloonDeviceOptions, 'ramPages' | 'ram' | 'costs'> {
   const profile = PROFILES[config.profile ?? 'ballast'];
   const features = Object.fromEntries(
     DEVICE_FEATURE_NAMES.map((name) => [name, config[name] ?? profile.features.includes(name)]),

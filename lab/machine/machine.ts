@@ -1,4 +1,6 @@
+import type { GuestStatsReport } from '../../protocol/balloon-stats.ts';
 import type {
+  HintingStatus,
   HostCommands,
   HostStatus,
   MigrateParams,
@@ -33,6 +35,9 @@ const BOOT_NS = 100 * NS_PER_MS;
 const BALLOON_STEP_NS = 10 * NS_PER_MS;
 /** A balloon that stood still for so long has got what it can get: the driver retries every 200 ms. */
 const BALLOON_STUCK_NS = NS_PER_S;
+/** How long we watch between two looks at a round of hinting, and until we give it up. */
+const HINT_STEP_NS = NS_PER_MS;
+const HINT_STUCK_NS = NS_PER_S;
 /** How long we let a console line work before we look: at first, and at most. */
 const CONSOLE_STEP_NS = 100 * NS_PER_US;
 const CONSOLE_STEP_MAX_NS = 100 * NS_PER_MS;
@@ -121,6 +126,45 @@ export class Machine implements AsyncDisposable {
   /** Shrinks the balloon by so much, and waits until the guest took it back. */
   deflate(sizeBytes: number): Promise<HostStatus> {
     return this.#resizeBalloon(-sizeBytes / PAGE_SIZE_BYTES);
+  }
+
+  /** QOM guest-stats-polling-interval, in virtual time; 0 turns polling off. */
+  async setStatsPollingInterval(seconds: number): Promise<void> {
+    await this.#control.call('statsPollingInterval', { seconds });
+  }
+
+  guestStats(): Promise<GuestStatsReport> {
+    return this.#control.call('guestStats', null);
+  }
+
+  /** A round of hinting without a migration is asked for, as by Firecracker's API. */
+  async hintStart(acknowledgeOnStop = true): Promise<void> {
+    await this.#control.call('hintStart', { acknowledge_on_stop: acknowledgeOnStop });
+  }
+
+  async hintStop(): Promise<void> {
+    await this.#control.call('hintStop', null);
+  }
+
+  hintStatus(): Promise<HintingStatus> {
+    return this.#control.call('hintStatus', null);
+  }
+
+  /**
+   * One whole round: waits until the guest has ended it, or has not for a second, and gives it back
+   * what it hinted.
+   */
+  async hint(acknowledgeOnStop = true): Promise<void> {
+    await this.hintStart(acknowledgeOnStop);
+    const { host_cmd: cmdId } = await this.hintStatus();
+    const startNs = this.nowNs;
+    for (let begun = false; this.nowNs - startNs < HINT_STUCK_NS; ) {
+      const { host_cmd, guest_cmd } = await this.hintStatus();
+      begun ||= guest_cmd === cmdId;
+      if (host_cmd !== cmdId || (begun && guest_cmd !== cmdId)) break;
+      await this.waitFor(HINT_STEP_NS);
+    }
+    await this.hintStop();
   }
 
   async migrate(params: Partial<MigrateParams> = {}): Promise<MigrationReport> {

@@ -4,7 +4,7 @@ import type { Run } from '../runner/result.ts';
 import { newTable, number, type Paint } from './format.ts';
 
 /**
- * Memory management: one counter a line, one run a column. Shown are those that somebody expects
+ * Memory management and the device: one counter a line, one run a column. Shown are those that somebody expects
  * something of; without migrations also those that differ between runs, or that are not 0 in the
  * only one.
  */
@@ -18,9 +18,9 @@ export function countersTable(runs: readonly Run[], paint: Paint): string {
   return table.toString();
 }
 
-/** In the order in which results have them: the kernel's counters, then the others. */
+/** In the order in which results have them: the kernel's counters, then the others, then the device's. */
 function namesOf(runs: readonly Run[]): string[] {
-  const all = new Set(runs.flatMap((run) => [...Object.keys(run.vmstat), ...Object.keys(run.mm)]));
+  const all = new Set(runs.flatMap((run) => [run.vmstat, run.mm, run.device].flatMap(Object.keys)));
   const expected = new Set(
     runs.flatMap((run) => run.expectations.map(({ figure }) => figure.split(' ')[0])),
   );
@@ -33,7 +33,7 @@ function namesOf(runs: readonly Run[]): string[] {
 }
 
 function figureIn(run: Run, name: string): number | undefined {
-  return run.vmstat[name] ?? run.mm[name];
+  return run.vmstat[name] ?? run.mm[name] ?? run.device[name];
 }
 
 function cell(name: string, value: number | undefined): string {

@@ -32,8 +32,8 @@ export function figureOf(run: Run, name: FigureName): number | null {
   if (name === 'efficiency') return run.efficiency;
   if (name === 'audit_problems') return run.audit_problems.length;
   if (name === 'hinted_pages') return run.hints?.pages ?? null;
-  const { migration, hints, memory, lock, guest, balloon, mm, vmstat } = run;
-  for (const group of [migration, hints, memory, lock, guest, balloon, mm, vmstat]) {
+  const { migration, hints, memory, lock, guest, balloon, device, mm, vmstat } = run;
+  for (const group of [migration, hints, memory, lock, guest, balloon, device, mm, vmstat]) {
     const value = group && Object.hasOwn(group, name) ? group[name as keyof typeof group] : null;
     if (typeof value === 'number') return value;
   }

@@ -1,16 +1,22 @@
 import type { HostStatus } from '../../protocol/control.ts';
 import { MAX_ORDER, MM_COUNTERS, VMSTAT_NAMES } from '../../protocol/vmstat.ts';
+import { DEVICE_FIGURES } from '../scenario/figures.ts';
 
-/** Memory management in a run's result: the guest's counters by the names that results have. */
+/** Counters in a run's result: the guest's memory management and the device, by the names of results. */
+
+/** The device's. */
+export function deviceFiguresOf(status: HostStatus): Record<string, number> {
+  return pick(status, DEVICE_FIGURES, 'device');
+}
 
 /** The counters that have the names of /proc/vmstat. */
 export function vmstatOf(status: HostStatus): Record<string, number> {
-  return pick(status, VMSTAT_NAMES);
+  return pick(status, VMSTAT_NAMES, 'guest');
 }
 
 /** The others, of allocations only the orders that were asked for, and what follows from them. */
 export function mmFiguresOf(status: HostStatus): Record<string, number> {
-  const figures = pick(status, MM_COUNTERS);
+  const figures = pick(status, MM_COUNTERS, 'guest');
   for (let order = 0; order <= MAX_ORDER; order++) {
     const attempts = figures[`alloc_attempts_order${order}`];
     const success = figures[`alloc_success_order${order}`];
@@ -20,10 +26,14 @@ export function mmFiguresOf(status: HostStatus): Record<string, number> {
   return figures;
 }
 
-function pick({ counters }: HostStatus, names: readonly string[]): Record<string, number> {
+function pick(
+  { counters }: HostStatus,
+  names: readonly string[],
+  of: 'guest' | 'device',
+): Record<string, number> {
   const found: Record<string, number> = {};
   for (const name of names) {
-    const value = counters[`guest.${name}`];
+    const value = counters[`${of}.${name}`];
     if (value !== undefined) found[name] = value;
   }
   return found;

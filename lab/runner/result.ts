@@ -87,6 +87,7 @@ const runSchema = z.object({
   wall_ms: count,
   peak_rss_bytes: z.object({ guest: count, host: count }),
   balloon: z.object({ actual_pages: count, protocol_violations: count }),
+  device: z.record(z.string(), count),
   vmstat: z.record(z.string(), count),
   mm: z.record(z.string(), count),
   audit_problems: z.array(z.string()),

@@ -12,7 +12,7 @@ import type { RecordingFacts, Scenario, Step } from '../scenario/scenario.ts';
 import { errorOf, measuredOf, withEfficiency } from './comparison.ts';
 import { evaluate, evaluateComparisons } from './expectation.ts';
 import { labelOf } from './label.ts';
-import { mmFiguresOf, vmstatOf } from './mm-figures.ts';
+import { deviceFiguresOf, mmFiguresOf, vmstatOf } from './mm-figures.ts';
 import type { Run } from './result.ts';
 import { runSteps, Trail } from './steps.ts';
 
@@ -166,6 +166,7 @@ function toRun(
     wall_ms: wallMs,
     peak_rss_bytes: finish.peak_rss_bytes,
     balloon: { actual_pages: status.actual_pages, protocol_violations: status.protocol_violations },
+    device: deviceFiguresOf(status),
     vmstat: vmstatOf(status),
     mm: mmFiguresOf(status),
     audit_problems: [...trail.problems],
@@ -177,7 +178,7 @@ function toRun(
 }
 
 /** Steps that the recorded guest has not made. */
-const CHANGES_GUEST: ReadonlySet<Step['kind']> = new Set(['inflate', 'deflate', 'console']);
+const CHANGES_GUEST: ReadonlySet<Step['kind']> = new Set(['inflate', 'deflate', 'hint', 'console']);
 
 /**
  * A guest with another kernel option, on another link, with a balloon, or migrated at another moment

@@ -1,10 +1,10 @@
 import type { HostStatus, MigrationReport, StrategyName } from '../../protocol/control.ts';
-import { NS_PER_MS } from '../../shared/index.ts';
+import { NS_PER_MS, NS_PER_S } from '../../shared/index.ts';
 import type { Progress } from '../machine/control.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { Scenario, Step } from '../scenario/scenario.ts';
 import type { Moment, PendingCheck, PendingComparison } from './expectation.ts';
-import { mmFiguresOf, vmstatOf } from './mm-figures.ts';
+import { deviceFiguresOf, mmFiguresOf, vmstatOf } from './mm-figures.ts';
 import type { Run } from './result.ts';
 
 /** The steps of one run, one after the other, and what they leave behind. */
@@ -93,6 +93,12 @@ async function runStep(machine: Machine, step: ActiveStep, trail: Trail): Promis
       trail.missed.push({ figure: 'actual_pages', expected, found, holds });
       return;
     }
+    case 'stats':
+      await machine.setStatsPollingInterval(step.intervalNs / NS_PER_S);
+      return;
+    case 'hint':
+      await machine.hint(step.acknowledgeOnStop);
+      return;
     case 'migrate':
       trail.report = await machine.migrate(step.params);
       trail.notes.push(...migrationNotes(trail.report), ...replayNotes(machine));
@@ -105,7 +111,8 @@ async function runStep(machine: Machine, step: ActiveStep, trail: Trail): Promis
 
 function momentOf(status: HostStatus): Moment {
   const { actual_pages, protocol_violations } = status;
-  return { ...vmstatOf(status), ...mmFiguresOf(status), actual_pages, protocol_violations };
+  const counters = { ...vmstatOf(status), ...mmFiguresOf(status), ...deviceFiguresOf(status) };
+  return { ...counters, actual_pages, protocol_violations };
 }
 
 /** Without a switchover there is no destination to compare with. */

@@ -145,6 +145,10 @@ function completeStep(step: StepFile, migration: MigrateParams, where: string): 
   if (step.workload !== undefined) return { kind: 'workload', line: 'replay' };
   if (step.inflate !== undefined) return { kind: 'inflate', sizeBytes: step.inflate };
   if (step.deflate !== undefined) return { kind: 'deflate', sizeBytes: step.deflate };
+  if (step.stats !== undefined) return { kind: 'stats', intervalNs: step.stats.interval };
+  if (step.hint !== undefined) {
+    return { kind: 'hint', acknowledgeOnStop: step.hint?.acknowledge_on_stop ?? true };
+  }
   if (step.wait !== undefined) {
     return 'until' in step.wait
       ? { kind: 'waitUntilMigrateAt' }

@@ -7,6 +7,8 @@ import {
   type DeviceFeatureName,
   type DeviceProfileName,
 } from '../../protocol/device-config.ts';
+import { NS_PER_S } from '../../shared/index.ts';
+import { durationNs } from './units.ts';
 
 /** The key `device` of a scenario: the name of a profile, or a map of what the device is and offers. */
 
@@ -42,6 +44,7 @@ const deviceMap = z.strictObject({
   profile: z.enum(DEVICE_PROFILES).optional(),
   ...switches(Object.keys(DEVICE_FEATURE_KEYS) as FeatureKey[]),
   discard_hints: z.boolean().optional(),
+  stats_interval: durationNs().optional(),
   queue_numbering: z.enum(NUMBERINGS).optional(),
   quirks: z.strictObject(switches(DEVICE_QUIRKS)).optional(),
 });
@@ -65,11 +68,13 @@ export function deviceOf(device: DeviceFile = {}): DeviceConfig {
     return isOffered === undefined ? [] : [[name, isOffered] as const];
   });
   const { profile, queue_numbering: numbering, discard_hints: discardHints, quirks } = device;
+  const intervalNs = device.stats_interval;
   return {
     ...(profile === undefined ? {} : { profile }),
     ...Object.fromEntries(features),
     ...(numbering === undefined ? {} : { numbering }),
     ...(discardHints === undefined ? {} : { discardHints }),
+    ...(intervalNs === undefined ? {} : { statsPollingIntervalS: intervalNs / NS_PER_S }),
     ...(quirks === undefined ? {} : { quirks: Object.fromEntries(Object.entries(quirks)) }),
   };
 }

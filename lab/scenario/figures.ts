@@ -40,5 +40,20 @@ export const RUN_FIGURES = [
   'total_ms_error',
 ] as const;
 
-export const FIGURES = [...RUN_FIGURES, ...MM_FIGURES, ...VMSTAT_NAMES] as const;
+/** Counters of the balloon device, from power-on. */
+export const DEVICE_FIGURES = [
+  'inflated_pfns',
+  'deflated_pfns',
+  'discarded_pages',
+  'hint_rounds',
+  'hint_pages_accepted',
+  'hint_pages_late',
+  'reports',
+  'report_pages',
+  'reports_poisoned',
+  'stats_requests',
+  'stats_reports',
+] as const;
+
+export const FIGURES = [...RUN_FIGURES, ...DEVICE_FIGURES, ...MM_FIGURES, ...VMSTAT_NAMES] as const;
 export type FigureName = (typeof FIGURES)[number];

@@ -45,6 +45,8 @@ export type Step =
   | { readonly kind: 'waitUntilMigrateAt' }
   | { readonly kind: 'inflate'; readonly sizeBytes: number }
   | { readonly kind: 'deflate'; readonly sizeBytes: number }
+  | { readonly kind: 'stats'; readonly intervalNs: number }
+  | { readonly kind: 'hint'; readonly acknowledgeOnStop: boolean }
   | { readonly kind: 'migrate'; readonly params: MigrateParams }
   | { readonly kind: 'verify' }
   /** A line on the guest's console; `where`: file and line of the step. */

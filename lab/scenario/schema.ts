@@ -83,6 +83,8 @@ const stepObject = z.strictObject({
   wait: wait.optional(),
   inflate: sizeBytes().optional(),
   deflate: sizeBytes().optional(),
+  stats: z.strictObject({ interval: durationNs() }).optional(),
+  hint: z.strictObject({ acknowledge_on_stop: z.boolean().optional() }).nullable().optional(),
   ...optionalEach(consoleSteps),
   migrate: migration.nullable().optional(),
   verify: z.null().optional(),
@@ -102,7 +104,7 @@ function optionalEach<S extends Readonly<Record<string, z.ZodType>>>(schemas: S)
 
 /** What a step is that stands alone, by its name. */
 const BARE_STEPS: ReadonlyMap<unknown, unknown> = new Map<string, unknown>([
-  ...['boot', 'migrate', 'verify'].map((name) => [name, null] as const),
+  ...['boot', 'hint', 'migrate', 'verify'].map((name) => [name, null] as const),
   ...BARE_CONSOLE_STEPS.map((name) => [name, {}] as const),
 ]);
 

@@ -41,6 +41,7 @@ export function exampleRun(
     wall_ms: 1200,
     peak_rss_bytes: { guest: 1, host: 1 },
     balloon: { actual_pages: 0, protocol_violations: 0 },
+    device: {},
     vmstat: {},
     mm: {},
     audit_problems: [],
