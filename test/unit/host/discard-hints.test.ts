@@ -59,6 +59,7 @@ describe('a guest that takes hinted blocks back', () => {
     );
   });
 
+  // spec: 5.5.6.5.1-driver-8, 5.5.6.5.1-driver-9
   test.each([
     ['that discards, if it waits for the ack', 'alloc-ack', { discardHints: true }],
     ['that does not discard', 'alloc', { discardHints: false }],

@@ -122,6 +122,7 @@ test('HINT_WAIT_ON_ACK comes with FREE_PAGE_HINT or not at all', () => {
   expect(chooseFeatures(offered, linux, options({ strategy: waiting }))).toBe(VERSION_1);
 });
 
+// spec: 2.2.1-driver-6
 test('what the kernel cannot serve is declined', () => {
   const { statistics: _s, reporting: _r, ...bare } = options();
   const chosen = chooseFeatures(EVERYTHING, linux, bare);

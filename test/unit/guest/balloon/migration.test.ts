@@ -249,10 +249,12 @@ describe('DEFLATE_ON_OOM', () => {
     return { harness, notifiers };
   }
 
+  // spec: 5.5.6.1-driver-4
   test('not offered: nobody is notified', () => {
     expect(boot(false).notifiers).toEqual([]);
   });
 
+  // spec: 5.5.6.1-driver-5
   test('an OOM takes up to 256 pages and writes actual; the target waits for an interrupt', () => {
     const { harness, notifiers } = boot(true);
     expect(notifiers.map(({ priority }) => priority)).toEqual([80]);

@@ -40,6 +40,7 @@ describe('messages of a host that is not trusted', () => {
     { id: 'spurious config irq', message: { name: 'irq', vector: CONFIG_VECTOR }, violations: 0 },
   ];
 
+  // spec: 2.7.7.1-driver-5
   test.each(cases)(
     '$id: $violations counted, and the driver goes on',
     ({ message, violations }) => {
@@ -65,6 +66,7 @@ test('chains carry the time of their own notification', () => {
   );
 });
 
+// spec: 2.4.2-driver-1
 test('a reset that the device does not finish is counted and ends', () => {
   const harness = new DriverHarness();
   const { handle } = harness.device;
