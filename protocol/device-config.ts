@@ -58,6 +58,7 @@ export const DEVICE_QUIRKS = [
   'four-bytes-are-a-command',
   'hint-ids-compared',
   'done-at-guest-stop',
+  'hints-in-any-state',
   'hint-start-rounds-down',
   'hint-clipped-to-ram',
   'unmapped-segment-breaks',

@@ -54,7 +54,7 @@ function profileRow(name: DeviceProfileName): string {
   const sizes = BALLOON_QUEUES.map(({ name: queue }) => options.queueSizes[queue]).join(', ');
   const cells = [
     `\`${name}\``,
-    PROFILES[name].features.join(', '),
+    PROFILES[name].features.map(snakeCase).join(', '),
     sizes,
     options.numbering,
     options.configBytes === null ? 'as offered: 8, 12 or 16 bytes' : `${options.configBytes} bytes`,
@@ -63,4 +63,9 @@ function profileRow(name: DeviceProfileName): string {
     PROFILES[name].source,
   ];
   return `| ${cells.join(' | ')} |`;
+}
+
+/** As scenarios name it. */
+function snakeCase(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

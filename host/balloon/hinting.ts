@@ -48,6 +48,7 @@ export class HintStateMachine {
   readonly #doneAtGuestStop: boolean;
   readonly #roundsStartDown: boolean;
   readonly #clipsToRam: boolean;
+  readonly #takesInAnyState: boolean;
   #status: HintStatus = HintStatus.STOP;
   #cmdId: number;
   /** The id that the driver sent last: what its blocks belong to. */
@@ -67,6 +68,7 @@ export class HintStateMachine {
     this.#doneAtGuestStop = quirks.has('done-at-guest-stop');
     this.#roundsStartDown = quirks.has('hint-start-rounds-down');
     this.#clipsToRam = quirks.has('hint-clipped-to-ram');
+    this.#takesInAnyState = quirks.has('hints-in-any-state');
   }
 
   get status(): HintStatus {
@@ -131,7 +133,8 @@ export class HintStateMachine {
     this.#metrics.hint_commands++;
     this.#driverId = id;
     const isOpen = this.#status === HintStatus.REQUESTED || this.#status === HintStatus.START;
-    if (endsRound(id) && (this.#doneAtGuestStop || (this.#acknowledgesStop && isOpen))) {
+    const isAnswered = this.#doneAtGuestStop ? id === HintCommand.STOP : this.#acknowledgesStop;
+    if (isAnswered && isOpen && endsRound(id)) {
       this.#status = HintStatus.DONE;
       return true;
     }
@@ -146,7 +149,7 @@ export class HintStateMachine {
       // STOP answers a round that the device has ended itself: the driver always sends it.
       this.#metrics.hint_stale_ids++;
     }
-    return false;
+    return this.#doneAtGuestStop && id === HintCommand.STOP;
   }
 
   /** A command in a buffer that the device cannot read: it names no round. */
@@ -179,7 +182,7 @@ export class HintStateMachine {
 
   #pages(gpa: Gpa, sizeBytes: number, chainAtNs: Nanoseconds): void {
     const pageCount = sizeBytes / PAGE_SIZE_BYTES;
-    const inRound = this.#status === HintStatus.START;
+    const inRound = this.#status === HintStatus.START || this.#takesInAnyState;
     if (!inRound) {
       this.#metrics.hints_late++;
       this.#metrics.hint_pages_late += pageCount;

@@ -47,7 +47,7 @@ export const PROFILES: Readonly<Record<DeviceProfileName, DeviceProfile>> = {
     features: ['freePageHint'],
     quirks: ['start-reads-as-stop'],
   },
-  /** Offers 0x10_1300_0003e over virtio-pci: NOTIFY_ON_EMPTY and ANY_LAYOUT are the transport's. */
+  /** Offers 0x101_3000_003e, as seen on QEMU 7.2.22. */
   'qemu-7.2': {
     source: PROFILE_SOURCES.qemu,
     features: [
@@ -77,7 +77,7 @@ export const PROFILES: Readonly<Record<DeviceProfileName, DeviceProfile>> = {
   },
   'firecracker-1.16': {
     source: PROFILE_SOURCES.firecracker,
-    features: ['statsVq', 'deflateOnOom', 'freePageHint', 'pageReporting', 'eventIdx'],
+    features: ['statsVq', 'deflateOnOom', 'freePageHint', 'pageReporting'],
     quirks: [
       'state-zeroed-by-reset',
       'pfns-over-256-never-returned',
@@ -96,7 +96,7 @@ export const PROFILES: Readonly<Record<DeviceProfileName, DeviceProfile>> = {
   },
   'cloud-hypervisor': {
     source: PROFILE_SOURCES.cloudHypervisor,
-    features: ['deflateOnOom', 'pageReporting', 'eventIdx'],
+    features: ['deflateOnOom', 'pageReporting'],
     quirks: ['pfns-over-256-ignored', 'report-clipped-to-ram', 'report-used-length-total'],
     options: {
       queueSizes: { ...allQueues(128), reporting_vq: 32 },
@@ -123,6 +123,7 @@ export const PROFILES: Readonly<Record<DeviceProfileName, DeviceProfile>> = {
     quirks: [
       'actual-counted-by-host',
       'done-at-guest-stop',
+      'hints-in-any-state',
       'inflate-keeps-content',
       'unknown-stats-as-undefined',
     ],

@@ -78,7 +78,11 @@ export const QUIRKS: Readonly<Record<DeviceQuirk, QuirkFacts>> = {
     source: FIRECRACKER,
   },
   'done-at-guest-stop': {
-    what: 'Every STOP of the driver is answered with DONE and a configuration interrupt, whether or not a round was open.',
+    what: 'The STOP of the driver ends a round with DONE; every STOP is answered with a configuration interrupt, whether or not anything has changed.',
+    source: V86,
+  },
+  'hints-in-any-state': {
+    what: 'Blocks count whenever they come, in a round or not, under whatever id.',
     source: V86,
   },
   'hint-start-rounds-down': {
