@@ -1,7 +1,7 @@
 import { Bitmap } from '../../shared/index.ts';
 import type { Recording } from '../../shared/recording/index.ts';
 import { type MigrateType, PAGEBLOCK_NR_PAGES, type PageAllocator } from '../mm/index.ts';
-import type { Ram } from './ram.ts';
+import { POISON_TAG, type Ram, ZERO_TAG } from './ram.ts';
 
 /** Frames below this stay the kernel's in a machine without a recording: image, tables, memmap. */
 const KERNEL_SHARE_DIVISOR = 16;
@@ -18,7 +18,10 @@ export function applyRecording(recording: Recording, mm: PageAllocator, ram: Ram
   }
 }
 
-/** A freshly booted machine: the kernel's own frames hold data, all others are free and zero. */
+/**
+ * A freshly booted machine: the kernel's own frames hold data, all others are free and hold what the
+ * kernel fills freed pages with, or zeroes that no one has touched.
+ */
 export function applyFreshBoot(mm: PageAllocator, ram: Ram): void {
   const kernelPages =
     Math.ceil(ram.pageCount / KERNEL_SHARE_DIVISOR / PAGEBLOCK_NR_PAGES) * PAGEBLOCK_NR_PAGES;
@@ -26,6 +29,9 @@ export function applyFreshBoot(mm: PageAllocator, ram: Ram): void {
   free.setRange(kernelPages, ram.pageCount - kernelPages);
   mm.adoptFreeSet(free);
   for (let pfn = 0; pfn < kernelPages; pfn++) ram.setInitial(pfn, false, false);
+  if (mm.freedContent === null) return;
+  const tag = mm.freedContent === 'poison' ? POISON_TAG : ZERO_TAG;
+  ram.fill(kernelPages, ram.pageCount - kernelPages, tag);
 }
 
 /** Where the recorded machine had RAM: pairs of first frame and count. */
