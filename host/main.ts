@@ -4,6 +4,7 @@ import {
   type ControlReply,
   type ControlRequest,
   type GuestLink,
+  type Hello,
   HOST_EVENT_NAMES,
   type HostConfig,
   type HostEvent,
@@ -11,6 +12,7 @@ import {
   hostLink,
   listen,
   type MigrateParams,
+  type MigrationReport,
 } from '../protocol/index.ts';
 import { BallastError, ExitStatus } from '../shared/index.ts';
 import { exitWith, fileSink, onLaboratoryGone } from '../shared/process.ts';
@@ -24,6 +26,7 @@ class HostProcess {
   #config: HostConfig | null = null;
   #listener: Listener | null = null;
   #link: GuestLink | null = null;
+  #destination: GuestLink | null = null;
   #hypervisor: Hypervisor | null = null;
 
   async execute({ command, params }: ControlRequest): Promise<unknown> {
@@ -32,6 +35,11 @@ class HostProcess {
         return this.#listen(params as HostConfig);
       case 'accept':
         return this.#accept();
+      case 'listenDestination':
+        this.#listener = await listen(params as Address);
+        return this.#listener.address;
+      case 'acceptDestination':
+        return this.#acceptDestination();
       case 'runUntil':
         return this.#machine.runUntil((params as { at_ns: number }).at_ns);
       case 'console':
@@ -56,7 +64,7 @@ class HostProcess {
       case 'hintStatus':
         return this.#monitor.hintStatus();
       case 'migrate':
-        return this.#machine.migrate(params as MigrateParams);
+        return this.#migrate(params as MigrateParams);
       case 'startMigration':
         this.#machine.startMigration(params as MigrateParams);
         return null;
@@ -102,14 +110,9 @@ class HostProcess {
 
   async #accept(): Promise<{ ramPages: number; vcpus: number }> {
     const config = this.#config;
-    if (!this.#listener || !config)
-      throw new BallastError('MESSAGE_UNEXPECTED', 'accept before listen');
-    const socket = await this.#listener.accept();
-    // One machine, one guest: nobody else is let in, and the socket file goes at once.
-    await this.#listener.close();
-    const link = hostLink(socket);
+    if (!config) throw new BallastError('MESSAGE_UNEXPECTED', 'accept before listen');
+    const { link, hello } = await this.#acceptOne();
     this.#link = link;
-    const hello = await hostHello(link);
     if (hello.ram_pages !== config.ramPages) {
       await link.close();
       throw new BallastError(
@@ -117,12 +120,45 @@ class HostProcess {
         `the guest has ${hello.ram_pages} page frames, expected ${config.ramPages} as in the scenario`,
       );
     }
-    void link.closed.then((error) => {
-      if (error) exitWith('host', error);
-    });
+    this.#watch(link);
     this.#hypervisor = new Hypervisor(link, hello, config, report, fileSink(config.logPath));
     forwardEvents(this.#hypervisor);
     return { ramPages: hello.ram_pages, vcpus: hello.vcpus };
+  }
+
+  async #acceptDestination(): Promise<null> {
+    const machine = this.#machine;
+    const { link, hello } = await this.#acceptOne();
+    machine.setDestination(link, hello);
+    this.#watch(link);
+    this.#destination = link;
+    return null;
+  }
+
+  async #acceptOne(): Promise<{ link: GuestLink; hello: Hello }> {
+    if (!this.#listener) throw new BallastError('MESSAGE_UNEXPECTED', 'accept before listen');
+    const socket = await this.#listener.accept();
+    // One machine, one guest: nobody else is let in, and the socket file goes at once.
+    await this.#listener.close();
+    const link = hostLink(socket);
+    return { link, hello: await hostHello(link) };
+  }
+
+  #watch(link: GuestLink): void {
+    void link.closed.then((error) => {
+      if (error) exitWith('host', error);
+    });
+  }
+
+  async #migrate(params: MigrateParams): Promise<MigrationReport> {
+    const report = await this.#machine.migrate(params);
+    if (this.#destination && report.migration.status === 'completed') {
+      const source = this.#link;
+      this.#link = this.#destination;
+      this.#destination = null;
+      await source?.close();
+    }
+    return report;
   }
 
   async #finish(): Promise<unknown> {

@@ -15,8 +15,6 @@ import {
   type Message,
   type MessageName,
   toFloat64,
-  toUint32,
-  u32Bytes,
 } from '../protocol/index.ts';
 import {
   assert,
@@ -34,6 +32,7 @@ import {
   BalloonDevice,
   type BalloonDeviceOptions,
 } from './balloon/device.ts';
+import { RecordReader, TAG_RECORD_BYTES } from './memory/records.ts';
 import type { HintEvent } from './migration/thread.ts';
 import type { DeviceQueue } from './virtio/queue.ts';
 
@@ -50,6 +49,8 @@ export interface VmmOptions {
   readonly ramPages: number;
   /** The frames that hold RAM. */
   readonly ram: Bitmap;
+  /** Bytes of a page's content record; default: 4, its tag. */
+  readonly recordSizeBytes?: number;
   readonly costs: Costs;
   /** What is left out is as `BALLOON_DEVICE_DEFAULTS` says. */
   readonly device: Partial<BalloonDeviceOptions>;
@@ -75,8 +76,9 @@ export class Vmm {
   /** Frames that hold RAM, holes not counted. */
   readonly ramPageCount: number;
   readonly log: EventLog;
+  readonly records: RecordReader;
   hintConsumer: HintConsumer | null = null;
-  readonly #link: GuestLink;
+  #link: GuestLink;
   readonly #events = new EventQueue<() => Promise<void> | void>();
   /** Posted messages: they go out ahead of the next request. */
   #outbox: Message[] = [];
@@ -101,6 +103,9 @@ export class Vmm {
     this.options = options;
     this.ramPageCount = options.ram.count();
     this.log = log;
+    this.records = new RecordReader(options.recordSizeBytes ?? TAG_RECORD_BYTES, (message) =>
+      this.request(message, 'records'),
+    );
     this.device = new BalloonDevice(
       {
         ...BALLOON_DEVICE_DEFAULTS,
@@ -192,18 +197,17 @@ export class Vmm {
   }
 
   /** Content records of pages (tags), ranges as pairs of first frame and count. */
-  async readRecords(ranges: Uint32Array): Promise<Uint32Array> {
-    let pages = 0;
-    for (let i = 1; i < ranges.length; i += 2) pages += ranges[i]!;
-    const { data } = await this.request({ name: 'read', ranges: u32Bytes(ranges) }, 'records');
-    const records = toUint32(data);
-    if (records?.length !== pages) {
-      throw new BallastError(
-        'MESSAGE_INVALID',
-        `records: expected ${pages} records of 4 bytes, found ${data.length} bytes`,
-      );
-    }
-    return records;
+  readRecords(ranges: Uint32Array): Promise<Uint32Array> {
+    return this.records.read(ranges);
+  }
+
+  /**
+   * The guest goes on at the other end of another channel, whose machine has its RAM and its state;
+   * the device, its queues and its time stay as they are. Only while stopped.
+   */
+  moveTo(link: GuestLink): void {
+    assert(!this.#running, 'a guest is moved while it is stopped');
+    this.#link = link;
   }
 
   #bitmapOf(bits: Uint8Array): Bitmap {

@@ -101,7 +101,11 @@ export interface HostConfig {
   readonly costs: Costs;
   readonly logPath: string | null;
   /** Plants for tests of the checks themselves. */
-  readonly plant: { readonly acceptLateHints: boolean };
+  readonly plant: {
+    readonly acceptLateHints: boolean;
+    /** A page that was hinted once is not sent any more, although it was written. */
+    readonly neverResendHinted?: boolean;
+  };
 }
 
 export interface MigrateParams {
@@ -212,6 +216,10 @@ export interface HostCommands {
   listen: { params: HostConfig; result: Address };
   /** Wait for the guest's hello. */
   accept: { params: null; result: { ramPages: number; vcpus: number } };
+  /** Listen for the machine that the guest migrates to next; resolves with the bound address. */
+  listenDestination: { params: Address; result: Address };
+  /** Wait for its hello: the next `migrate` moves the guest there. */
+  acceptDestination: { params: null; result: null };
   /** Let virtual time pass to this instant. */
   runUntil: { params: { at_ns: number }; result: HostStatus };
   /** Type a line on the guest's console. */

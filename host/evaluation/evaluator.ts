@@ -7,6 +7,7 @@ import type { LostPage, MigrationFigures, MigrationReport } from '../../protocol
 import { toUint32, u32Bytes } from '../../protocol/index.ts';
 import { BallastError, Bitmap, type Pfn } from '../../shared/index.ts';
 import type { MigrationObserver } from '../migration/drive.ts';
+import type { LiveDestination } from '../migration/live-destination.ts';
 import type { Precopy } from '../migration/precopy.ts';
 import type { Vmm } from '../vmm.ts';
 
@@ -23,6 +24,7 @@ interface Round {
 export class Evaluator implements MigrationObserver {
   readonly #vmm: Vmm;
   readonly #onProgress: (sentPages: number, remainingPages: number) => void;
+  readonly #destination: LiveDestination | null;
   /** The first round decides a migration; later ones may end before the guest has read their id. */
   #firstRound: Round | null = null;
   #round: Round | null = null;
@@ -34,9 +36,15 @@ export class Evaluator implements MigrationObserver {
   #startCounters: Readonly<Record<string, number>> = {};
   #startLatePages = 0;
 
-  constructor(vmm: Vmm, onProgress: (sentPages: number, remainingPages: number) => void) {
+  /** With a live destination, what it received is compared with what it holds as well. */
+  constructor(
+    vmm: Vmm,
+    onProgress: (sentPages: number, remainingPages: number) => void,
+    destination: LiveDestination | null = null,
+  ) {
     this.#vmm = vmm;
     this.#onProgress = onProgress;
+    this.#destination = destination;
   }
 
   /** Before the migration: counters are reported as what it added. */
@@ -76,6 +84,14 @@ export class Evaluator implements MigrationObserver {
       this.#usedPages += ranges[2 * i + 1]!;
       this.#freeAtUsePages += counts[i]!;
     }
+  }
+
+  sent(pfn: Pfn, tag: number): void {
+    this.#destination?.sent(pfn, tag);
+  }
+
+  async sliceSent(): Promise<void> {
+    await this.#destination?.flush();
   }
 
   progress(sentPages: number, remainingPages: number): void {
@@ -140,13 +156,14 @@ export class Evaluator implements MigrationObserver {
     const lost: Pfn[] = [];
     const { ram, ramPages } = this.#vmm.options;
     const { inflatedPages } = this.#vmm.device;
+    const wrong = await this.#destination?.differences(precopy.destination, ram);
     for (let first = 0; first < ramPages; first += VERIFY_CHUNK_PAGES) {
       const count = Math.min(VERIFY_CHUNK_PAGES, ramPages - first);
       const source = await this.#vmm.readRecords(Uint32Array.of(first, count));
       for (let i = 0; i < count; i++) {
         const pfn = first + i;
         if (!ram.get(pfn) || free.get(pfn) || inflatedPages.get(pfn)) continue;
-        if (source[i] !== precopy.destination.tags[pfn]) lost.push(pfn);
+        if (source[i] !== precopy.destination.tags[pfn] || wrong?.get(pfn)) lost.push(pfn);
       }
     }
     return lost;

@@ -65,4 +65,11 @@ export class DirtyBitmap {
     this.bits.clear(pfn);
     this.dirtyPages--;
   }
+
+  /** Those of `pages` that are dirty are so no more. */
+  clearAll(pages: Bitmap): void {
+    for (let pfn = pages.nextSet(0); pfn >= 0; pfn = pages.nextSet(pfn + 1)) {
+      if (this.bits.get(pfn)) this.clear(pfn);
+    }
+  }
 }

@@ -1,8 +1,14 @@
 /** Runs the migration thread on a machine whose guest is at the other end of a channel. */
 import type { MigrateParams, MigrationFigures } from '../../protocol/index.ts';
+import { TAG_RECORD_BYTES } from '../memory/records.ts';
 import type { Vmm } from '../vmm.ts';
-import { type MigrationWatcher, Precopy } from './precopy.ts';
-import type { MigrationReply, MigrationRequest, MigrationThread } from './thread.ts';
+import { Precopy, type PrecopyOptions } from './precopy.ts';
+import type {
+  MigrationReply,
+  MigrationRequest,
+  MigrationThread,
+  MigrationWatcher,
+} from './thread.ts';
 
 /** Who watches a migration and may ask the guest what it does. */
 export interface MigrationObserver extends MigrationWatcher {
@@ -10,6 +16,8 @@ export interface MigrationObserver extends MigrationWatcher {
   roundStarted(cmdId: number): Promise<void>;
   /** All hints of one notification were applied. */
   hintsApplied(): Promise<void>;
+  /** Time is about to pass: what was sent is on its way. */
+  sliceSent?(): Promise<void>;
 }
 
 /**
@@ -20,8 +28,9 @@ export async function migrate(
   vmm: Vmm,
   params: MigrateParams,
   observer: MigrationObserver,
+  options: Pick<PrecopyOptions, 'neverResendHinted'> = {},
 ): Promise<{ precopy: Precopy; figures: MigrationFigures }> {
-  const precopy = new Precopy(vmm, params, observer);
+  const precopy = new Precopy(vmm, params, observer, { ...options, ...sliceOf(vmm) });
   vmm.hintConsumer = {
     onHint: (hint) => precopy.applyHint(hint),
     afterHints: () => observer.hintsApplied(),
@@ -31,6 +40,15 @@ export async function migrate(
   } finally {
     vmm.hintConsumer = null;
   }
+}
+
+/** A slice of whole pages is worth reading only as far as it is sent. */
+const WHOLE_PAGES_PER_SLICE = 512;
+
+function sliceOf({ records }: Vmm): Pick<PrecopyOptions, 'slicePagesMax'> {
+  return records.recordSizeBytes === TAG_RECORD_BYTES
+    ? {}
+    : { slicePagesMax: WHOLE_PAGES_PER_SLICE };
 }
 
 async function drive<T>(
@@ -65,6 +83,7 @@ export async function answer(
 ): Promise<MigrationReply> {
   switch (request.kind) {
     case 'advanceTo':
+      await observer.sliceSent?.();
       await vmm.advanceTo(request.atNs);
       return undefined;
     case 'dirtyLog':

@@ -22,6 +22,7 @@ import {
   type HintEvent,
   type MigrationMachine,
   type MigrationThread,
+  type MigrationWatcher,
   preempt,
   readDirtyLog,
   readRecords,
@@ -52,18 +53,13 @@ const FIRMWARE_DATA_PAGES = 48;
 const GIVE_UP_NS = 600 * NS_PER_S;
 const GIVE_UP_PASSES = 3;
 
-/** Who watches a migration without being part of it. */
-export interface MigrationWatcher {
-  /** The device took a hint. */
-  hinted(pfn: Pfn, pageCount: number): void;
-  /** A page went out, with this content record. */
-  sent?(pfn: Pfn, tag: number): void;
-  progress(sentPages: number, remainingPages: number): void;
-}
-
 export interface PrecopyOptions {
   /** `dirtyLogClearedAtHint`: as clear_log lazy, whatever the parameters say. */
   readonly plants?: Pick<Plants, 'dirtyLogClearedAtHint'>;
+  /** Planted: a page that a hint once kept out of the stream is never sent, though it was written. */
+  readonly neverResendHinted?: boolean;
+  /** Pages whose records are read at once; default 4096. */
+  readonly slicePagesMax?: number;
   /** Pages of a chunk whose log is cleared at once, as a power of two: 6 … 31; default QEMU's 18. */
   readonly clearBitmapShift?: number;
 }
@@ -76,6 +72,7 @@ export class Precopy {
   #params: MigrateParams;
   readonly #clearOrder: MigrateParams['clearLog'];
   readonly #watcher: MigrationWatcher;
+  readonly #options: PrecopyOptions;
   readonly #counters = { normal: 0, duplicate: 0, transferredBytes: 0, dirtySyncs: 0 };
   #windowStartNs: Nanoseconds = 0;
   #windowBytes = 0;
@@ -97,6 +94,7 @@ export class Precopy {
     this.#params = params;
     this.#clearOrder = options.plants?.dirtyLogClearedAtHint ? 'lazy' : params.clearLog;
     this.#watcher = watcher;
+    this.#options = options;
     this.bitmap = new DirtyBitmap(ram, options.clearBitmapShift);
     this.destination = new Destination(ramPages);
     this.ledger = new HintLedger(ramPages);
@@ -195,6 +193,7 @@ export class Precopy {
     const log = yield* readDirtyLog(!lazy);
     yield preempt('log read');
     const added = this.bitmap.sync(log);
+    if (this.#options.neverResendHinted) this.bitmap.clearAll(this.ledger.everSkipped);
     if (lazy) this.bitmap.postponeClears(log);
     machine.emit('MIGRATION_PASS', { pass: this.#counters.dirtySyncs });
     machine.log.add(machine.now, 'dirty_sync', { added, dirty: this.bitmap.dirtyPages });
@@ -274,7 +273,8 @@ export class Precopy {
    */
   *#sendSlice(leftBytes: number): MigrationThread {
     const { costs } = this.#machine.options;
-    const ranges = this.#nextDirty(Math.min(SLICE_PAGES_MAX, SLICE_NS / costs.sendZeroPageNs));
+    const pagesMax = this.#options.slicePagesMax ?? SLICE_PAGES_MAX;
+    const ranges = this.#nextDirty(Math.min(pagesMax, SLICE_NS / costs.sendZeroPageNs));
     this.#clearLog(ranges);
     yield preempt('log cleared');
     const records = yield* readRecords(ranges);

@@ -11,6 +11,7 @@ import {
   type EventLog,
   type Gpa,
   type Nanoseconds,
+  type Pfn,
 } from '../../shared/index.ts';
 import type { BalloonDevice } from '../balloon/device.ts';
 
@@ -38,6 +39,15 @@ export interface HintEvent {
   readonly sizeBytes: number;
   readonly cmdId: number;
   readonly queuedAtNs: Nanoseconds;
+}
+
+/** Who watches a migration without being part of it. */
+export interface MigrationWatcher {
+  /** The device took a hint. */
+  hinted(pfn: Pfn, pageCount: number): void;
+  /** A page went out, with this content record. */
+  sent?(pfn: Pfn, tag: number): void;
+  progress(sentPages: number, remainingPages: number): void;
 }
 
 /** What the migration thread sees of its machine; nothing here lets time pass. */

@@ -25,6 +25,8 @@ export class Control {
   readonly host: Child;
   readonly events = new HostEventEmitter();
   guest: Child | null = null;
+  /** The machine that the guest is about to migrate to. */
+  destination: Child | null = null;
   readonly #onProgress: (progress: Progress) => void;
   readonly #entries: Entries | undefined;
   readonly #pending = new Map<number, Pending>();
@@ -43,8 +45,28 @@ export class Control {
 
   startGuest(role: 'guest' | 'linux'): Child {
     this.guest = new Child(role, () => {}, this.#entries);
-    void this.guest.died.then((death) => this.#onDeath(death));
-    return this.guest;
+    const child = this.guest;
+    void child.died.then((death) => {
+      // Left behind by its guest: the host has said bye to it.
+      const isLeft = this.guest !== child || (this.destination !== null && death.code === 0);
+      if (!isLeft) this.#onDeath(death);
+    });
+    return child;
+  }
+
+  startDestination(role: 'linux'): Child {
+    const child = new Child(role, () => {}, this.#entries);
+    this.destination = child;
+    void child.died.then((death) => this.#onDeath(death));
+    return child;
+  }
+
+  /** The guest is where its destination was; the process that it left may end. */
+  async guestMoved(): Promise<void> {
+    const source = this.guest;
+    this.guest = this.destination;
+    this.destination = null;
+    await source?.stop();
   }
 
   /** @throws BallastError: the host's own, or PEER_CLOSED naming the process that died. */
@@ -69,12 +91,13 @@ export class Control {
   async stop(): Promise<void> {
     this.expectEnd();
     this.#fail(new BallastError('PEER_CLOSED', 'the machine was shut down'));
-    await Promise.all([this.host.stop(), this.guest?.stop()]);
+    await Promise.all([this.host.stop(), this.guest?.stop(), this.destination?.stop()]);
   }
 
   kill(): void {
     this.host.kill();
     this.guest?.kill();
+    this.destination?.kill();
   }
 
   #receive(message: unknown): void {
@@ -117,7 +140,7 @@ export class Control {
     if (this.#finished || this.#broken) return;
     setTimeout(() => {
       if (this.#finished) return;
-      const deaths = [first, this.host.death, this.guest?.death].filter(
+      const deaths = [first, this.host.death, this.guest?.death, this.destination?.death].filter(
         (death): death is Death => !!death,
       );
       const guilty = guiltyOne(deaths);

@@ -57,6 +57,8 @@ export interface LaunchOptions {
   readonly logDirectory?: string;
   /** The host accepts hints of ended rounds: proves that lost pages are found. */
   readonly acceptLateHints?: boolean;
+  /** The host never sends a page again that was hinted once: the same. */
+  readonly neverResendHinted?: boolean;
   /** Where the processes meet. Default: a unix socket in a new folder of the temporary directory. */
   readonly listen?: Address;
   /** The guest is a real kernel in an x86 emulator; what says how ours is made is not used then. */
@@ -108,10 +110,29 @@ export async function launch(options: LaunchOptions = {}, entries?: Entries): Pr
       control,
       { ...hello, recording, monitorLatencyNs: monitorLatency(options) },
       dispose,
+      options.linux ? () => addDestination(control, options.linux ?? {}, guest.ramPages) : null,
     );
   } catch (error) {
     await dispose();
     throw error;
+  }
+}
+
+/** Another process for the guest to migrate to, connected to the same host. */
+async function addDestination(
+  control: Control,
+  linux: LinuxOptions,
+  ramPages: number,
+): Promise<void> {
+  const folder = await mkdtemp(`${tmpdir()}/ballast-`);
+  try {
+    const address: Address = { kind: 'unix', path: `${folder}/destination.sock` };
+    const bound = await control.call('listenDestination', address);
+    const config = { ...linuxConfig(linux, ramPages), incoming: true };
+    control.startDestination('linux').send({ connect: bound, config } as never);
+    await control.call('acceptDestination', null);
+  } finally {
+    removeFolder(folder);
   }
 }
 
@@ -164,7 +185,10 @@ function hostConfig(options: LaunchOptions, listen: Address, ramPages: number): 
     device: deviceConfig(options),
     costs: { ...DEFAULT_COSTS, ...options.costs },
     logPath: options.logDirectory ? resolve(options.logDirectory, 'host.log') : null,
-    plant: { acceptLateHints: options.acceptLateHints ?? false },
+    plant: {
+      acceptLateHints: options.acceptLateHints ?? false,
+      neverResendHinted: options.neverResendHinted ?? false,
+    },
   };
 }
 

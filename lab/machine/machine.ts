@@ -50,12 +50,19 @@ export class Machine implements AsyncDisposable {
   nowNs = 0;
   readonly #control: Control;
   readonly #dispose: () => Promise<void>;
+  readonly #addDestination: (() => Promise<void>) | null;
   #replayStartNs: number | null = null;
 
-  constructor(control: Control, facts: MachineFacts, dispose: () => Promise<void>) {
+  constructor(
+    control: Control,
+    facts: MachineFacts,
+    dispose: () => Promise<void>,
+    addDestination: (() => Promise<void>) | null = null,
+  ) {
     this.#control = control;
     this.facts = facts;
     this.#dispose = dispose;
+    this.#addDestination = addDestination;
   }
 
   /** What happens on the host, by QMP's names: `machine.events.on('MIGRATION_PASS', …)`. */
@@ -165,6 +172,20 @@ export class Machine implements AsyncDisposable {
       await this.waitFor(HINT_STEP_NS);
     }
     await this.hintStop();
+  }
+
+  /**
+   * Migrates the guest to another process, which is started for it and where it then goes on.
+   * @throws BallastError BAD_INPUT when the guest is not a real kernel.
+   */
+  async migrateAway(params: Partial<MigrateParams> = {}): Promise<MigrationReport> {
+    if (!this.#addDestination) {
+      throw new BallastError('BAD_INPUT', 'migrateAway: expected a guest that is a real kernel');
+    }
+    await this.#addDestination();
+    const report = await this.migrate(params);
+    if (report.migration.status === 'completed') await this.#control.guestMoved();
+    return report;
   }
 
   async migrate(params: Partial<MigrateParams> = {}): Promise<MigrationReport> {
