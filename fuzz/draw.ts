@@ -3,7 +3,7 @@
  * tape while a case is repeated or made smaller. Alternatives are ordered so that 0 is the plainest
  * one: a tape whose numbers shrink describes a simpler case, whatever the case is about.
  */
-import { Prng } from '../shared/index.ts';
+import { assert, Prng } from '../shared/index.ts';
 
 /** Decisions of one case, in order. */
 export type Tape = readonly number[];
@@ -21,6 +21,7 @@ export class Draw {
 
   /** 0 … count−1; count in 1 … 2^32. */
   below(count: number): number {
+    assert(count >= 1 && count <= 2 ** 32, 'a choice has alternatives, and at most 2^32');
     const value = this.#prng
       ? this.#prng.below(count)
       : Math.min(this.#given[this.tape.length] ?? 0, count - 1);

@@ -1,10 +1,12 @@
 /** Every kind of case there is. */
 import type { Kind } from './case.ts';
 import { DEVICE } from './device.ts';
+import { DRIVER } from './driver.ts';
 import { framesOf } from './frames.ts';
 
 export const KINDS: readonly Kind[] = [
   framesOf('guest-to-host'),
   DEVICE,
   framesOf('host-to-guest'),
+  DRIVER,
 ];
