@@ -72,7 +72,7 @@ describe('of everything that there could be', () => {
     },
   ];
 
-  // spec: 2.2.1-driver-4, 2.2.1-driver-5, 5.5.3.1-driver-1, 5.5.3.1-driver-2
+  // spec: 2.2.1-driver-4, 2.2.1-driver-5, 5.5.3.1-driver-1, 5.5.3.1-driver-2, 6.1-driver-4
   test.each(cases)('$id accepts what it knows and no more', ({ behaviour, given, accepted }) => {
     const chosen = chooseFeatures(EVERYTHING, behaviour, given);
     expect(chosen).toBe(accepted);
@@ -114,6 +114,12 @@ describe('reporting', () => {
     const chosen = chooseFeatures(EVERYTHING, linux, options({ features }, 'zero'));
     expect(chosen & featureMask(B.PAGE_REPORTING, B.PAGE_POISON)).toBe(0n);
   });
+});
+
+// spec: 6.1-driver-4
+test('Linux accepts packed rings wherever they are offered', () => {
+  const packed = featureMask(Feature.RING_PACKED);
+  expect(chooseFeatures(VERSION_1 | packed, linux, options())).toBe(VERSION_1 | packed);
 });
 
 // spec: 2.2.1-driver-2

@@ -224,6 +224,23 @@ describe('a report', () => {
     expect(machine.audit).toEqual([]);
   });
 
+  // spec: 5.5.6.7.1-driver-6
+  // spec: 5.5.6.7.1-driver-6
+  test('is spared by allocations as long as there is something else', () => {
+    const machine = new ReportingMachine(262_144);
+    machine.isSlow = true;
+    machine.register();
+    machine.runFor(3 * SECOND);
+    // Until a whole report of blocks of order 10 is back, and the next is out.
+    while (!machine.flagged.some((pfn) => machine.mm.pages.order[pfn] === 10)) {
+      machine.answer();
+      machine.runFor(SECOND / 1000);
+    }
+    const reported = new Set(machine.flagged);
+    const taken = Array.from({ length: 64 }, () => machine.mm.alloc(10, Gfp.GFP_KERNEL) as number);
+    expect(taken.filter((pfn) => reported.has(pfn))).toEqual([]);
+  });
+
   test('goes back to the tail of the list', () => {
     const machine = new ReportingMachine(262_144);
     machine.isSlow = true;

@@ -203,7 +203,7 @@ describe('the device', () => {
     expect(bytes(0)).toEqual(used);
   });
 
-  // spec: 2.8.18-device-1
+  // spec: 2.8.18-device-1, 2.8.15-device-2
   test('takes the descriptors of a list in their order, across the end of the ring', () => {
     const { queue, rig, single } = make(4);
     for (let i = 0; i < 3; i++) {

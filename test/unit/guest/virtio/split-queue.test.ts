@@ -82,6 +82,7 @@ describe('a ring that is used for long', () => {
   });
 });
 
+// spec: 2.7.5.1-device-2
 test('readable bytes travel with their chain and ring pages are logged dirty', () => {
   const { ram, data, queue, reader } = makeQueue(1024);
   ram.dirtyLog.enable(true);
