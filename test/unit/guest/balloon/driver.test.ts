@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { BalloonFeature, hasFeature, type Message } from '../../../../protocol/index.ts';
+import { BalloonFeature, Desc, hasFeature, type Message } from '../../../../protocol/index.ts';
 import { DriverHarness } from '../../../support/driver-harness.ts';
 
 const SECOND = 1_000_000_000;
@@ -66,6 +66,19 @@ describe('size work', () => {
   });
 
   // spec: 5.5.6.1-driver-11, 5.5.6.1-driver-12
+  // spec: 2.7.4.2-driver-2
+  test('needs one descriptor for a request of 256 pages', () => {
+    const harness = new DriverHarness().boot();
+    harness.device.setTarget(256);
+    harness.runFor(SECOND);
+    const setUp = harness.trace.find((m) => m.name === 'setQueue' && m.index === 0);
+    const { desc_gpa } = setUp as Message<'setQueue'>;
+    const table = harness.ram.readBytes(desc_gpa, 2 * Desc.sizeBytes)!;
+    const view = new DataView(table.buffer);
+    expect(Desc.read(view, 0)).toMatchObject({ len: 1024, flags: 0 });
+    expect(Desc.read(view, Desc.sizeBytes)).toMatchObject({ len: 0, flags: 0 });
+  });
+
   test('moves at most 256 pages a pass and writes actual once per pass', () => {
     const harness = new DriverHarness().boot();
     harness.device.setTarget(600);
