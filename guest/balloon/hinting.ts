@@ -225,7 +225,7 @@ export class FreePageHinting implements HintRound {
       this.counters.hint_ring_full++;
       return HintOutcome.FULL;
     }
-    this.#queueBlock(pfn, pageCount, recordedAtNs);
+    this.#queueBlock(pfn, pageCount, recordedAtNs, kernel.now);
     this.#queue.flushTouched();
     yield* transport.notify(this.#queue);
     yield { kind: 'cpu', ns: kernel.costs.queueElementNs };
@@ -248,8 +248,9 @@ export class FreePageHinting implements HintRound {
       yield { kind: 'cpu', ns: (end - done) * kernel.costs.queueElementNs };
       // Filling took time: the id must still hold when the blocks become available.
       if (!(yield* this.active())) break;
+      const { now } = kernel;
       for (; done < end; done++) {
-        this.#queueBlock(pfns[done]!, 1 << orders[done]!, recordedAtNs);
+        this.#queueBlock(pfns[done]!, 1 << orders[done]!, recordedAtNs, now);
       }
       this.#queue.flushTouched();
       yield* transport.notify(this.#queue);
@@ -286,7 +287,7 @@ export class FreePageHinting implements HintRound {
     yield { kind: 'cpu', ns: kernel.costs.queueElementNs };
   }
 
-  #queueBlock(pfn: Pfn, pageCount: number, recordedAtNs: Nanoseconds): void {
+  #queueBlock(pfn: Pfn, pageCount: number, recordedAtNs: Nanoseconds, now: Nanoseconds): void {
     const head = this.#queue.addSingle(pfnToGpa(pfn), pageCount * PAGE_SIZE_BYTES, true);
     assert(head >= 0, 'a free entry was counted before the block');
     this.#pfnOf[head] = pfn;
@@ -295,14 +296,15 @@ export class FreePageHinting implements HintRound {
     this.#outstandingBlocks++;
     this.counters.hint_blocks++;
     this.counters.hint_pages += pageCount;
-    const { kernel, observers } = this.#options;
+    const { observers } = this.#options;
     for (let i = 0; i < observers.length; i++) {
-      observers[i]!.onHint(pfn, pageCount, recordedAtNs, kernel.now, this.#activeId);
+      observers[i]!.onHint(pfn, pageCount, recordedAtNs, now, this.#activeId);
     }
   }
 
   #drain(): void {
     const { kernel, observers } = this.#options;
+    const { now } = kernel;
     for (;;) {
       const head = this.#queue.getUsed();
       if (head < 0) return;
@@ -311,7 +313,7 @@ export class FreePageHinting implements HintRound {
       this.#outstandingBlocks--;
       this.counters.hint_used_blocks++;
       for (let i = 0; i < observers.length; i++) {
-        observers[i]!.onUsed(this.#pfnOf[head]!, pageCount, this.#cmdIdOf[head]!, kernel.now);
+        observers[i]!.onUsed(this.#pfnOf[head]!, pageCount, this.#cmdIdOf[head]!, now);
       }
     }
   }

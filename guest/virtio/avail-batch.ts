@@ -59,6 +59,27 @@ export class AvailBatch {
     return null;
   }
 
+  /** A whole chain of one writable element: the hot path of hinting. Returns as `addSegment`. */
+  addSingle(head: number, now: Nanoseconds, gpa: Gpa, lengthBytes: number): string | null {
+    const at = this.#segmentCount;
+    const isPlain = lengthBytes > 0 && gpa >= 0 && gpa + lengthBytes <= Number.MAX_SAFE_INTEGER;
+    if (!isPlain || at === this.#inGpa.length) {
+      const problem = this.addSegment(gpa, lengthBytes, DescFlag.WRITE);
+      if (problem === null) this.close(head, now);
+      return problem;
+    }
+    const chain = this.#chainCount;
+    this.#inGpa[at] = gpa;
+    this.#inBytes[at] = lengthBytes;
+    this.#segmentCount = at + 1;
+    this.#heads[chain] = head;
+    this.#atNs[chain] = now;
+    this.#outBytes[chain] = 0;
+    this.#inCount[chain] = 1;
+    this.#chainCount = chain + 1;
+    return null;
+  }
+
   /** The open chain is whole. */
   close(head: number, now: Nanoseconds): void {
     const chain = this.#chainCount++;

@@ -16,7 +16,7 @@ import {
   RingEventFlags,
   writeLe64,
 } from '../../protocol/index.ts';
-import { assert, Errno, type Gpa } from '../../shared/index.ts';
+import { assert, Errno, type Gpa, PAGE_SHIFT } from '../../shared/index.ts';
 import { InOrderBatch } from './in-order-batch.ts';
 import { IndirectTables } from './indirect-tables.ts';
 import {
@@ -39,8 +39,9 @@ export class PackedQueue implements DriverQueue {
   readonly layout: PackedRingLayout;
   readonly areas: QueueAreas;
   readonly view: DataView;
-  readonly #options: RingOptions;
+  readonly #eventIdx: boolean;
   readonly #pages: RingPages;
+  readonly #touched: Uint8Array;
   readonly #tables: IndirectTables | null;
   readonly #inOrder: InOrderBatch | null;
   /** Free buffer ids, each leading to the next. */
@@ -72,9 +73,10 @@ export class PackedQueue implements DriverQueue {
     this.index = index;
     this.size = size;
     this.layout = packedRingLayout(size);
-    this.#options = options;
+    this.#eventIdx = options.eventIdx;
     this.#pages = new RingPages(place, PackedQueue.sizeBytes(size, options));
     this.view = this.#pages.view;
+    this.#touched = this.#pages.touched;
     this.areas = {
       descGpa: this.#pages.gpa + this.layout.descOffset,
       driverGpa: this.#pages.gpa + this.layout.driverOffset,
@@ -124,7 +126,7 @@ export class PackedQueue implements DriverQueue {
     const at = this.#nextUsed * PackedDesc.sizeBytes;
     const flags = view.getUint16(at + PackedDesc.offsets.flags, true);
     if ((flags & (AVAIL | USED)) !== this.#usedFlags || this.#broken) {
-      if (this.#options.eventIdx) this.#pages.flush();
+      if (this.#eventIdx) this.#pages.flush();
       return NO_HEAD;
     }
     const id = view.getUint16(at + PackedDesc.offsets.id, true);
@@ -159,7 +161,7 @@ export class PackedQueue implements DriverQueue {
     const added = this.#addedSinceKick;
     this.#addedSinceKick = 0;
     const mode = flags & RING_EVENT_FLAGS_MASK;
-    if (mode !== RingEventFlags.DESC || !this.#options.eventIdx) {
+    if (mode !== RingEventFlags.DESC || !this.#eventIdx) {
       return mode !== RingEventFlags.DISABLE;
     }
     const desc = this.view.getUint16(at + EventSuppress.offsets.desc, true);
@@ -175,7 +177,7 @@ export class PackedQueue implements DriverQueue {
 
   enableCallbacks(): boolean {
     this.#callbacksEnabled = true;
-    if (this.#options.eventIdx) this.#writeEvent();
+    if (this.#eventIdx) this.#writeEvent();
     else this.#writeEventFlags(RingEventFlags.ENABLE);
     this.#pages.flush();
     if (this.#inOrder?.isActive) return false;
@@ -233,7 +235,7 @@ export class PackedQueue implements DriverQueue {
     writeLe64(view, at + PackedDesc.offsets.addr, gpa);
     view.setUint32(at + PackedDesc.offsets.len, lengthBytes, true);
     view.setUint16(at + PackedDesc.offsets.id, id, true);
-    this.#pages.touch(at);
+    this.#touched[at >>> PAGE_SHIFT] = 1;
   }
 
   #advanceAvail(id: number, ringDescs: number): void {
@@ -267,7 +269,7 @@ export class PackedQueue implements DriverQueue {
       this.#nextUsed -= this.size;
       this.#usedFlags ^= AVAIL | USED;
     }
-    if (this.#options.eventIdx && this.#callbacksEnabled) this.#writeEvent();
+    if (this.#eventIdx && this.#callbacksEnabled) this.#writeEvent();
   }
 
   /** The interrupt that the driver wants is the one for the descriptor it has not seen yet. */
@@ -281,6 +283,6 @@ export class PackedQueue implements DriverQueue {
   #writeEventFlags(flags: number): void {
     const at = this.layout.driverOffset + EventSuppress.offsets.flags;
     this.view.setUint16(at, flags, true);
-    this.#pages.touch(at);
+    this.#touched[at >>> PAGE_SHIFT] = 1;
   }
 }

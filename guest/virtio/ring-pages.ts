@@ -2,7 +2,7 @@
  * The frames that a driver's ring lies in: one physically contiguous, byte-backed allocation, and
  * which of its frames have changed since the machine was told.
  */
-import { assert, type Gpa, PAGE_SHIFT, type Pfn, pfnToGpa } from '../../shared/index.ts';
+import { assert, type Gpa, type Pfn, pfnToGpa } from '../../shared/index.ts';
 
 /** The byte-backed memory that a ring lives in (guest/machine/ram.ts). */
 export interface RingMemory {
@@ -21,8 +21,8 @@ export class RingPages {
   readonly view: DataView;
   readonly gpa: Gpa;
   readonly #place: RingPlace;
-  readonly #touched: Uint8Array;
-  #isTouched = false;
+  /** Set to 1 for each frame of which a byte was changed through `view`. */
+  readonly touched: Uint8Array;
 
   /** `sizeBytes`: what the ring needs of the place. */
   constructor(place: RingPlace, sizeBytes: number) {
@@ -31,22 +31,14 @@ export class RingPages {
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.gpa = pfnToGpa(place.pfn);
     this.#place = place;
-    this.#touched = new Uint8Array(place.pageCount);
-  }
-
-  /** The byte at `offset` was changed through `view`. */
-  touch(offset: number): void {
-    this.#touched[offset >>> PAGE_SHIFT] = 1;
-    this.#isTouched = true;
+    this.touched = new Uint8Array(place.pageCount);
   }
 
   /** Tell the machine which frames changed: their dirty-log bits and content tags. */
   flush(): void {
-    if (!this.#isTouched) return;
-    this.#isTouched = false;
-    for (let i = 0; i < this.#touched.length; i++) {
-      if (this.#touched[i] === 0) continue;
-      this.#touched[i] = 0;
+    for (let i = 0; i < this.touched.length; i++) {
+      if (this.touched[i] === 0) continue;
+      this.touched[i] = 0;
       this.#place.memory.touchBytes(this.#place.pfn + i);
     }
   }

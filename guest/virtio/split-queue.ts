@@ -16,7 +16,7 @@ import {
   UsedHeader,
   writeLe64,
 } from '../../protocol/index.ts';
-import { assert, Errno, type Gpa } from '../../shared/index.ts';
+import { assert, Errno, type Gpa, PAGE_SHIFT } from '../../shared/index.ts';
 import { InOrderBatch } from './in-order-batch.ts';
 import { IndirectTables } from './indirect-tables.ts';
 import { type Chain, type DriverQueue, isChain, type QueueAreas, segmentOf } from './queue.ts';
@@ -34,8 +34,9 @@ export class SplitQueue implements DriverQueue {
   readonly layout: SplitRingLayout;
   readonly areas: QueueAreas;
   readonly view: DataView;
-  readonly #options: RingOptions;
+  readonly #eventIdx: boolean;
   readonly #pages: RingPages;
+  readonly #touched: Uint8Array;
   readonly #tables: IndirectTables | null;
   readonly #inOrder: InOrderBatch | null;
   readonly #next: Uint16Array;
@@ -62,9 +63,10 @@ export class SplitQueue implements DriverQueue {
     this.index = index;
     this.size = size;
     this.layout = splitRingLayout(size);
-    this.#options = options;
+    this.#eventIdx = options.eventIdx;
     this.#pages = new RingPages(place, SplitQueue.sizeBytes(size, options));
     this.view = this.#pages.view;
+    this.#touched = this.#pages.touched;
     this.areas = {
       descGpa: this.#pages.gpa + this.layout.descOffset,
       driverGpa: this.#pages.gpa + this.layout.availOffset,
@@ -138,7 +140,7 @@ export class SplitQueue implements DriverQueue {
       this.#moveLastUsed();
       this.badUsedCount++;
     }
-    if (this.#options.eventIdx) this.#pages.flush();
+    if (this.#eventIdx) this.#pages.flush();
     return NO_HEAD;
   }
 
@@ -154,7 +156,7 @@ export class SplitQueue implements DriverQueue {
     const { view, layout } = this;
     const before = this.#kickedIndex;
     this.#kickedIndex = this.#availIndex;
-    if (!this.#options.eventIdx) {
+    if (!this.#eventIdx) {
       const flags = view.getUint16(layout.usedOffset + UsedHeader.offsets.flags, true);
       return (flags & UsedFlag.NO_NOTIFY) === 0;
     }
@@ -164,14 +166,14 @@ export class SplitQueue implements DriverQueue {
 
   disableCallbacks(): void {
     this.#callbacksEnabled = false;
-    if (this.#options.eventIdx) this.#writeUsedEvent(this.#lastUsedIndex + NEVER);
+    if (this.#eventIdx) this.#writeUsedEvent(this.#lastUsedIndex + NEVER);
     else this.#writeAvailFlags(AvailFlag.NO_INTERRUPT);
     this.#pages.flush();
   }
 
   enableCallbacks(): boolean {
     this.#callbacksEnabled = true;
-    if (this.#options.eventIdx) this.#writeUsedEvent(this.#lastUsedIndex);
+    if (this.#eventIdx) this.#writeUsedEvent(this.#lastUsedIndex);
     else this.#writeAvailFlags(0);
     this.#pages.flush();
     if (this.#inOrder?.isActive) return false;
@@ -209,7 +211,7 @@ export class SplitQueue implements DriverQueue {
     view.setUint32(at + Desc.offsets.len, lengthBytes, true);
     view.setUint16(at + Desc.offsets.flags, flags, true);
     view.setUint16(at + Desc.offsets.next, next, true);
-    this.#pages.touch(at);
+    this.#touched[at >>> PAGE_SHIFT] = 1;
   }
 
   #publish(head: number, count: number, nextFree: number): void {
@@ -223,25 +225,25 @@ export class SplitQueue implements DriverQueue {
     this.#availIndex = (this.#availIndex + 1) & U16_MASK;
     // Ring entry first, index second: the device may look as soon as the index moves.
     view.setUint16(layout.availOffset + AvailHeader.offsets.idx, this.#availIndex, true);
-    this.#pages.touch(slot);
-    this.#pages.touch(layout.availOffset + AvailHeader.offsets.idx);
+    this.#touched[slot >>> PAGE_SHIFT] = 1;
+    this.#touched[(layout.availOffset + AvailHeader.offsets.idx) >>> PAGE_SHIFT] = 1;
   }
 
   #writeAvailFlags(flags: number): void {
     const at = this.layout.availOffset + AvailHeader.offsets.flags;
     this.view.setUint16(at, flags, true);
-    this.#pages.touch(at);
+    this.#touched[at >>> PAGE_SHIFT] = 1;
   }
 
   #writeUsedEvent(index: number): void {
     this.view.setUint16(this.layout.usedEventOffset, index & U16_MASK, true);
-    this.#pages.touch(this.layout.usedEventOffset);
+    this.#touched[this.layout.usedEventOffset >>> PAGE_SHIFT] = 1;
   }
 
   #moveLastUsed(): void {
     this.#lastUsedIndex = (this.#lastUsedIndex + 1) & U16_MASK;
     // The interrupt that the driver wants is the one for the entry it has not seen yet.
-    if (this.#options.eventIdx && this.#callbacksEnabled) this.#writeUsedEvent(this.#lastUsedIndex);
+    if (this.#eventIdx && this.#callbacksEnabled) this.#writeUsedEvent(this.#lastUsedIndex);
   }
 
   #nextOfBatch(batch: InOrderBatch): number {

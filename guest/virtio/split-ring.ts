@@ -78,23 +78,22 @@ export class SplitRing implements DeviceRing {
     const availIndex = this.#avail.view.getUint16(AvailHeader.offsets.idx, true);
     const count = (availIndex - this.#lastAvailIndex) & U16_MASK;
     if (count > this.#size) return this.#break('avail.idx moved by more than the ring', 0);
+    const { view } = this.#avail;
     let taken = 0;
-    while (taken < count) {
+    for (; taken < count; taken++) {
       const slot = this.#lastAvailIndex & (this.#size - 1);
-      const head = this.#avail.view.getUint16(AvailHeader.sizeBytes + slot * 2, true);
+      const head = view.getUint16(AvailHeader.sizeBytes + slot * 2, true);
       if (head >= this.#size) return this.#break('head outside the ring', taken);
       if (this.#chainLength[head] !== 0) return this.#break('head is already available', taken);
-      const problem = this.#takeChain(head);
+      const problem = this.#takeChain(head, now);
       if (problem === BATCH_FULL) {
         this.#batch.drop();
         this.#heldSince = now;
         break;
       }
       if (problem !== null) return this.#break(problem, taken);
-      this.#batch.close(head, now);
       this.#order?.add(head);
       this.#lastAvailIndex = (this.#lastAvailIndex + 1) & U16_MASK;
-      taken++;
     }
     if (this.#options.eventIdx && count > 0) this.#askForKick();
     return taken;
@@ -127,8 +126,7 @@ export class SplitRing implements DeviceRing {
         bad++;
         continue;
       }
-      this.#outstandingDescs -= this.#chainLength[head]!;
-      this.#chainLength[head] = 0;
+      this.#unhold(head);
       const slot = this.#usedIndex & (this.#size - 1);
       const at = UsedHeader.sizeBytes + slot * UsedElem.sizeBytes;
       view.setUint32(at + UsedElem.offsets.id, head, true);
@@ -189,6 +187,11 @@ export class SplitRing implements DeviceRing {
     return true;
   }
 
+  #unhold(head: number): void {
+    this.#outstandingDescs -= this.#chainLength[head]!;
+    this.#chainLength[head] = 0;
+  }
+
   #map(): boolean {
     return this.#desc.map() && this.#avail.map() && this.#used.map();
   }
@@ -205,8 +208,23 @@ export class SplitRing implements DeviceRing {
     return this.#order === null || this.#order.takeIfOldest(head);
   }
 
-  /** Add one chain's elements to the batch. Returns what is wrong with it, BATCH_FULL, or null. */
-  #takeChain(head: number): string | null {
+  /** Add one chain to the batch. Returns what is wrong with it, BATCH_FULL, or null. */
+  #takeChain(head: number, now: Nanoseconds): string | null {
+    const { view } = this.#desc;
+    const at = head * Desc.sizeBytes;
+    if (view.getUint16(at + Desc.offsets.flags, true) === DescFlag.WRITE) {
+      if (!this.#hold(head, 1)) return 'descriptors shared by two chains';
+      const lengthBytes = view.getUint32(at + Desc.offsets.len, true);
+      const problem = this.#batch.addSingle(head, now, readLe64(view, at), lengthBytes);
+      if (problem !== null) this.#unhold(head);
+      return problem;
+    }
+    const problem = this.#takeElements(head);
+    if (problem === null) this.#batch.close(head, now);
+    return problem;
+  }
+
+  #takeElements(head: number): string | null {
     let { view } = this.#desc;
     let limit = this.#size;
     let ringDescs = 0;

@@ -300,7 +300,7 @@ describe('a ring against three lists as its model', () => {
             model.settle();
           },
         ),
-        { numRuns: 100, seed: 11 },
+        { numRuns: 50, seed: 11 },
       );
     },
   );
