@@ -19,6 +19,7 @@ export async function minimise(
   place: Pick<Place, 'kind' | 'session'>,
   seed: number,
   failure: SessionFailure,
+  onAttempt: () => void = () => {},
 ): Promise<Minimal> {
   const wanted = signature(failure);
   let best = failure;
@@ -26,6 +27,7 @@ export async function minimise(
   const accept = async (tapes: readonly Tape[]): Promise<boolean> => {
     if (attempts >= ATTEMPTS_MAX) return false;
     attempts++;
+    onAttempt();
     const again = await runSession(place, seed, tapes);
     if (again === null || signature(again) !== wanted) return false;
     // Fewer cases may have been enough, and a tape may have been longer than what was read of it.
