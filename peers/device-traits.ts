@@ -30,15 +30,24 @@ function trait<T extends string | number | boolean>(
 }
 
 const BALLOON_C = 'qemu hw/virtio/virtio-balloon.c';
+const MMIO_C = 'qemu hw/virtio/virtio-mmio.c';
+const RAM_C = 'qemu migration/ram.c';
 const VIRTIO_C = 'qemu hw/virtio/virtio.c';
 
 export const TRAITS = {
   inflateQueueMax: trait<number>(
     128,
     { mmio: 1024, pci: 128 },
-    'QueueSizeMax of inflateq',
-    'virtio-mmio of QEMU tells VIRTQUEUE_MAX_SIZE for each queue, whatever the device asked for',
-    'qemu hw/virtio/virtio-mmio.c',
+    'Largest size of inflateq, deflateq and statsq',
+    "QEMU's virtio-mmio tells the largest size that there is for every queue, whatever the device asked for",
+    MMIO_C,
+  ),
+  reportingQueueMax: trait<number>(
+    32,
+    { mmio: 1024, pci: 32 },
+    'Largest size of reporting_vq',
+    'As inflateQueueMax',
+    MMIO_C,
   ),
   unofferedFeaturesKeepFeaturesOk: trait<boolean>(
     false,
@@ -66,6 +75,90 @@ export const TRAITS = {
     true,
     'PFNs count though a device-writable piece follows them',
     'QEMU looks at the readable part alone; in ours a buffer on the wrong queue has no effect',
+    BALLOON_C,
+  ),
+  sameTargetIsTold: trait<boolean>(
+    false,
+    true,
+    'The driver is notified of a target that is what it was',
+    'A notification says that something changed; drivers look and find nothing to do',
+    BALLOON_C,
+  ),
+  actualMayExceedMemory: trait<boolean>(
+    false,
+    true,
+    '`actual` is taken though guest memory is smaller',
+    "The field is the driver's own word; QEMU then reports a negative rest",
+    BALLOON_C,
+  ),
+  absentConfigReadsOnes: trait<boolean>(
+    false,
+    true,
+    'A field that the device does not have reads as all ones',
+    'QEMU answers reads beyond the space as a bus would; over the channel such a read is refused',
+    VIRTIO_C,
+  ),
+  poisonReturnsAfterReset: trait<boolean>(
+    false,
+    true,
+    'After a reset, the next write to any field brings the old poison_val back',
+    'QEMU keeps a copy of the space as it was written, and reads all of it at each write',
+    BALLOON_C,
+  ),
+  poisonWritableAnyTime: trait<boolean>(
+    false,
+    true,
+    'poison_val can be changed after DRIVER_OK',
+    'A driver has to write it before (§5.5.6.6); what the device does with a later one is its own',
+    BALLOON_C,
+  ),
+  unmappedSegmentBreaks: trait<boolean>(
+    false,
+    true,
+    'A writable segment outside guest memory sets DEVICE_NEEDS_RESET',
+    'QEMU maps a buffer before it looks at it; ours passes over the range and acknowledges',
+    VIRTIO_C,
+  ),
+  queueResetWorks: trait<boolean>(
+    true,
+    { mmio: false, pci: true },
+    'A queue can be reset on its own once RING_RESET was negotiated',
+    "QEMU's device offers the feature behind every transport, but its virtio-mmio has no QueueReset",
+    MMIO_C,
+  ),
+  runawayIndexBreaks: trait<boolean>(
+    true,
+    false,
+    'An available index that is further ahead than the ring is long sets DEVICE_NEEDS_RESET',
+    'QEMU 7.2 compares the index only where it counts bytes, which a balloon never does, and serves stale entries',
+    VIRTIO_C,
+  ),
+  startReadsAsStop: trait<boolean>(
+    false,
+    true,
+    'While a round is open free_page_hint_cmd_id reads 0, which is STOP',
+    'QEMU fills the field in two of its four states; a driver that looks again ends its round early',
+    BALLOON_C,
+  ),
+  unalignedHintCounts: trait<boolean>(
+    false,
+    true,
+    'A hint that begins inside a page keeps pages out of the stream',
+    'QEMU divides address and length, and marks the first page dirty again when it gives the buffer back; ours takes whole pages only',
+    RAM_C,
+  ),
+  hintClippedToMemory: trait<boolean>(
+    false,
+    true,
+    'A hint across the end of memory counts for what lies inside',
+    'QEMU cuts it at the end of the block; ours passes over what it cannot take whole',
+    RAM_C,
+  ),
+  longHintCommandAccepted: trait<boolean>(
+    false,
+    true,
+    'An id may be followed by other bytes',
+    'QEMU asks for at least four bytes, the specification for exactly four (§5.5.6.5.1)',
     BALLOON_C,
   ),
 } as const;

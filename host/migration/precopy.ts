@@ -217,6 +217,7 @@ export class Precopy {
 
   /** The top of QEMU's loop: a sync when the estimate fits, and the decision on the exact figure. */
   *#converged(): MigrationThread<boolean> {
+    if (this.#cancelled) return false;
     if (this.#pendingBytes < this.#thresholdBytes) yield* this.#sync();
     return this.#pendingBytes === 0 || this.#pendingBytes < this.#thresholdBytes;
   }

@@ -24,7 +24,7 @@ import { QtestTransport } from './transport.ts';
 /** Virtual time that passes at once, since it is CPU time of the emulated kernel. */
 const SKIPPED_NS = NS_PER_MS;
 /** How long a condition may take. */
-const STUCK_MS = 20_000;
+const STUCK_MS = 10_000;
 /** What QEMU's iothread and timers need at most for anything that is under way. */
 const SETTLE_MS = 25;
 const POLL_PAUSE_MS = 1;

@@ -4,6 +4,7 @@
  */
 import type { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
+import { DEATH_AFTER_CLOSE_MS } from './qtest.ts';
 
 export type QmpValue =
   | null
@@ -70,7 +71,9 @@ export class QmpClient {
     });
     createInterface({ input: socket }).on('line', (line) => this.#onLine(line));
     socket.on('error', () => undefined);
-    socket.on('close', () => this.fail(new Error('QEMU closed the QMP connection')));
+    // How the process ended says more, if it did.
+    const closed = (): void => this.fail(new Error('QEMU closed the QMP connection'));
+    socket.on('close', () => setTimeout(closed, DEATH_AFTER_CLOSE_MS).unref());
   }
 
   /** Greeting and qmp_capabilities: from here on commands are taken. */

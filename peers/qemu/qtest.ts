@@ -18,6 +18,9 @@ const FLUSH_CHARS = 1 << 16;
 /** A base64 line of more than this makes QEMU's line buffer slow. */
 export const CHUNK_BYTES = 1 << 15;
 
+/** How long the end of the process may take to be known after its connections broke. */
+export const DEATH_AFTER_CLOSE_MS = 500;
+
 export class QtestClient {
   readonly #socket: Socket;
   readonly #waiting: (Waiter | undefined)[] = [];
@@ -34,7 +37,9 @@ export class QtestClient {
     socket.setEncoding('latin1');
     socket.on('data', (text: string) => this.#onText(text));
     socket.on('error', () => undefined);
-    socket.on('close', () => this.fail(new Error('QEMU closed the qtest connection')));
+    // How the process ended says more, if it did.
+    const closed = (): void => this.fail(new Error('QEMU closed the qtest connection'));
+    socket.on('close', () => setTimeout(closed, DEATH_AFTER_CLOSE_MS).unref());
   }
 
   /** Everything that waits, and everything asked later, fails with this. */

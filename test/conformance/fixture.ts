@@ -1,5 +1,5 @@
 /** What the tests of the suite are written with: a machine for each, and the puppet that drives it. */
-import { it } from 'vitest';
+import { it as declare } from 'vitest';
 import type { Kthread } from '../../guest/sched/kthread.ts';
 import type { ConformanceMachine, MachineOptions } from '../../peers/conformance-machine.ts';
 import { type BootOptions, Puppet } from './puppet.ts';
@@ -15,32 +15,30 @@ export interface Bench {
 
 export type Test = (bench: Bench) => Promise<void>;
 
-/** Declares tests that each get a machine of their own. */
-export class Suite {
-  readonly #start: StartMachine;
-
-  constructor(start: StartMachine) {
-    this.#start = start;
-  }
-
+export interface Suite {
   /** Nothing has touched the device. */
-  cold(title: string, options: MachineOptions, test: Test): void {
-    it(title, async () => {
-      const machine = await this.#start(options);
+  test(title: string, options: MachineOptions, test: Test): void;
+  /** The device is ready, with every offered feature and queue. */
+  it(title: string, options: MachineOptions & BootOptions, test: Test): void;
+}
+
+/** How to declare tests that each get a machine of their own. */
+export function suiteOf(start: StartMachine): Suite {
+  const test: Suite['test'] = (title, options, body) => {
+    declare(title, async () => {
+      const machine = await start(options);
       try {
-        const run: Bench['run'] = (body) => machine.run(body);
-        await test({ machine, puppet: new Puppet(machine), run });
+        await body({ machine, puppet: new Puppet(machine), run: (thread) => machine.run(thread) });
       } finally {
         await machine[Symbol.asyncDispose]();
       }
     });
-  }
-
-  /** The device is ready, with every offered feature and queue. */
-  ready(title: string, options: MachineOptions & BootOptions, test: Test): void {
-    this.cold(title, options, async (bench) => {
+  };
+  const it: Suite['it'] = (title, options, body) => {
+    test(title, options, async (bench) => {
       await bench.run(() => bench.puppet.boot(options));
-      await test(bench);
+      await body(bench);
     });
-  }
+  };
+  return { test, it };
 }

@@ -1,14 +1,14 @@
 /** Inflate and deflate queues (virtio 1.4 §5.5.6). */
 import { describe, expect } from 'vitest';
 import { PAGE_SIZE_BYTES } from '../../shared/index.ts';
-import { type Bench, type StartMachine, Suite } from './fixture.ts';
+import { type Bench, type StartMachine, suiteOf } from './fixture.ts';
 import { contentWord, le32s, range } from './puppet.ts';
 
 export function inflateTests(start: StartMachine): void {
-  const suite = new Suite(start);
+  const { it } = suiteOf(start);
 
   describe('inflate', () => {
-    suite.ready('takes the content of a page, and of no other', {}, async (bench) => {
+    it('takes the content of a page, and of no other', {}, async (bench) => {
       const { puppet, run } = bench;
       const pfn = puppet.pages(2);
       await run(() => puppet.tell('inflateq', [pfn + 1]));
@@ -20,31 +20,31 @@ export function inflateTests(start: StartMachine): void {
       ]);
     });
 
-    suite.ready('acknowledges with the length 0', {}, async ({ puppet, run }) => {
+    it('acknowledges with the length 0', {}, async ({ puppet, run }) => {
       const pfn = puppet.pages(0);
       expect(await run(() => puppet.tell('inflateq', [pfn]))).toBe(0);
     });
 
-    suite.ready('interrupts for what it has used', {}, async ({ machine, puppet, run }) => {
+    it('interrupts for what it has used', {}, async ({ machine, puppet, run }) => {
       const before = machine.interrupts.queue;
       const pfn = puppet.pages(0);
       await run(() => puppet.tell('inflateq', [pfn]));
       expect(machine.interrupts.queue).toBeGreaterThan(before);
     });
 
-    suite.ready('takes 256 pages of one buffer', {}, async (bench) => {
+    it('takes 256 pages of one buffer', {}, async (bench) => {
       const pfn = bench.puppet.pages(8);
       await bench.run(() => bench.puppet.tell('inflateq', range(pfn, 256)));
       expect(await contents(bench, pfn, 256)).toEqual(new Array(256).fill(0));
     });
 
-    suite.ready('takes more pages of one buffer than any driver sends', {}, async (bench) => {
+    it('takes more pages of one buffer than any driver sends', {}, async (bench) => {
       const pfn = bench.puppet.pages(9);
       await bench.run(() => bench.puppet.tell('inflateq', range(pfn, 512)));
       expect(await contents(bench, pfn, 512)).toEqual(new Array(512).fill(0));
     });
 
-    suite.ready('PFNs may lie across descriptors', {}, async (bench) => {
+    it('PFNs may lie across descriptors', {}, async (bench) => {
       const { puppet, run } = bench;
       const pfn = puppet.pages(2);
       const bytes = le32s(range(pfn, 3));
@@ -53,7 +53,7 @@ export function inflateTests(start: StartMachine): void {
       expect(await contents(bench, pfn, 4)).toEqual([0, 0, 0, contentWord(pfn + 3)]);
     });
 
-    suite.ready('bytes behind the last whole PFN', {}, async (bench) => {
+    it('bytes behind the last whole PFN', {}, async (bench) => {
       const { machine, puppet, run } = bench;
       const pfn = puppet.pages(1);
       const out = [le32s([pfn, pfn + 1]).subarray(0, 7)];
@@ -62,7 +62,7 @@ export function inflateTests(start: StartMachine): void {
       expect(await contents(bench, pfn, 2)).toEqual([taken, contentWord(pfn + 1)]);
     });
 
-    suite.ready('passes over PFNs outside memory', {}, async (bench) => {
+    it('passes over PFNs outside memory', {}, async (bench) => {
       const { machine, puppet, run } = bench;
       const pfn = puppet.pages(1);
       const wild = [machine.ramPages, 0xfffff, 0xffff_ffff];
@@ -70,12 +70,12 @@ export function inflateTests(start: StartMachine): void {
       expect(await contents(bench, pfn, 2)).toEqual([0, 0]);
     });
 
-    suite.ready('acknowledges nothing but PFNs outside memory', {}, async (bench) => {
+    it('acknowledges nothing but PFNs outside memory', {}, async (bench) => {
       const { machine, puppet, run } = bench;
       expect(await run(() => puppet.tell('inflateq', [machine.ramPages, 0xffff_ffff]))).toBe(0);
     });
 
-    suite.ready('acknowledges a page twice, in one buffer and in two', {}, async (bench) => {
+    it('acknowledges a page twice, in one buffer and in two', {}, async (bench) => {
       const { puppet, run } = bench;
       const pfn = puppet.pages(0);
       expect(await run(() => puppet.tell('inflateq', [pfn, pfn]))).toBe(0);
@@ -83,14 +83,14 @@ export function inflateTests(start: StartMachine): void {
       expect(await contents(bench, pfn, 1)).toEqual([0]);
     });
 
-    suite.ready('acknowledges a writable buffer, and nothing more', {}, async (bench) => {
+    it('acknowledges a writable buffer, and nothing more', {}, async (bench) => {
       const { puppet, run } = bench;
       const pfn = puppet.pages(0);
       await run(() => puppet.exchange('inflateq', { in: [puppet.segment(pfn)] }));
       expect(await contents(bench, pfn, 1)).toEqual([contentWord(pfn)]);
     });
 
-    suite.ready('PFNs with a writable piece behind them', {}, async (bench) => {
+    it('PFNs with a writable piece behind them', {}, async (bench) => {
       const { machine, puppet, run } = bench;
       const pfn = puppet.pages(1);
       const buffer = { out: [le32s([pfn])], in: [puppet.segment(pfn + 1)] };
@@ -99,7 +99,7 @@ export function inflateTests(start: StartMachine): void {
       expect(await contents(bench, pfn, 2)).toEqual([taken, contentWord(pfn + 1)]);
     });
 
-    suite.ready('uses a whole ring of buffers, in their order', {}, async (bench) => {
+    it('uses a whole ring of buffers, in their order', {}, async (bench) => {
       const { puppet, run } = bench;
       const pfn = puppet.pages(7);
       const heads = range(pfn, 128).map((one) => puppet.add('inflateq', { out: [le32s([one])] }));
@@ -116,7 +116,7 @@ export function inflateTests(start: StartMachine): void {
   });
 
   describe('deflate', () => {
-    suite.ready('gives the page back as it is', {}, async (bench) => {
+    it('gives the page back as it is', {}, async (bench) => {
       const { machine, puppet, run } = bench;
       const pfn = puppet.pages(0);
       await run(() => puppet.tell('inflateq', [pfn]));
@@ -126,18 +126,18 @@ export function inflateTests(start: StartMachine): void {
       expect(await contents(bench, pfn, 1)).toEqual([0x1234]);
     });
 
-    suite.ready('of a page that is not in the balloon changes nothing', {}, async (bench) => {
+    it('of a page that is not in the balloon changes nothing', {}, async (bench) => {
       const { puppet, run } = bench;
       const pfn = puppet.pages(0);
       expect(await run(() => puppet.tell('deflateq', [pfn]))).toBe(0);
       expect(await contents(bench, pfn, 1)).toEqual([contentWord(pfn)]);
     });
 
-    suite.ready('acknowledges PFNs outside memory', {}, async ({ machine, puppet, run }) => {
+    it('acknowledges PFNs outside memory', {}, async ({ machine, puppet, run }) => {
       expect(await run(() => puppet.tell('deflateq', [machine.ramPages, 0xffff_ffff]))).toBe(0);
     });
 
-    suite.ready('a page can go in and out again and again', {}, async (bench) => {
+    it('a page can go in and out again and again', {}, async (bench) => {
       const { machine, puppet, run } = bench;
       const pfn = puppet.pages(0);
       for (let i = 1; i <= 5; i++) {
@@ -149,7 +149,7 @@ export function inflateTests(start: StartMachine): void {
       }
     });
 
-    suite.ready('does not read beyond its buffer', {}, async (bench) => {
+    it('does not read beyond its buffer', {}, async (bench) => {
       const { puppet, run } = bench;
       const pfn = puppet.pages(1);
       // The next buffer in memory names the neighbour.

@@ -258,3 +258,9 @@ export function le32s(values: readonly number[]): Uint8Array {
 export function range(first: number, count: number): number[] {
   return Array.from({ length: count }, (_, i) => first + i);
 }
+
+/** As the transport's own queue registers say. */
+export function* isEnabled(index: number): Kthread<boolean> {
+  const reply = yield { kind: 'access', message: { name: 'getQueue', index } };
+  return reply?.name === 'queue' && reply.enabled;
+}

@@ -8,13 +8,14 @@ import {
   featureMask,
   hasFeature,
 } from '../../protocol/index.ts';
-import { type Bench, type StartMachine, Suite } from './fixture.ts';
+import { type Bench, type StartMachine, suiteOf } from './fixture.ts';
 import {
   ACKNOWLEDGE,
   contentWord,
   DRIVER,
   DRIVER_OK,
   FEATURES_OK,
+  isEnabled,
   le32s,
   NEEDS_RESET,
   READY,
@@ -40,17 +41,17 @@ const FEATURES: readonly (readonly [keyof OfferedFeatures, number])[] = [
 ];
 
 export function statusTests(start: StartMachine): void {
-  const suite = new Suite(start);
+  const { test, it } = suiteOf(start);
 
   describe('what the device is', () => {
-    suite.cold('is a balloon with nothing but the status 0', {}, async ({ machine, run }) => {
+    test('is a balloon with nothing but the status 0', {}, async ({ machine, run }) => {
       const { transport } = machine;
       const info = await run(() => transport.getDeviceInfo());
       expect(info.deviceId).toBe(5);
       expect(await run(() => transport.getStatus())).toBe(0);
     });
 
-    suite.cold('offers VERSION_1 and STATS_VQ whatever else', {}, async ({ machine, run }) => {
+    test('offers VERSION_1 and STATS_VQ whatever else', {}, async ({ machine, run }) => {
       const offered = await run(() => machine.transport.getDeviceFeatures());
       expect(hasFeature(offered, Feature.VERSION_1)).toBe(true);
       expect(hasFeature(offered, BalloonFeature.STATS_VQ)).toBe(true);
@@ -59,19 +60,15 @@ export function statusTests(start: StartMachine): void {
     });
 
     for (const [option, feature] of FEATURES) {
-      suite.cold(
-        `offers ${option} if it is asked to`,
-        { offers: { [option]: true } },
-        async (bench) => {
-          const offered = await bench.run(() => bench.machine.transport.getDeviceFeatures());
-          expect(hasFeature(offered, feature)).toBe(true);
-        },
-      );
+      test(`offers ${option} if it is asked to`, { offers: { [option]: true } }, async (bench) => {
+        const offered = await bench.run(() => bench.machine.transport.getDeviceFeatures());
+        expect(hasFeature(offered, feature)).toBe(true);
+      });
     }
   });
 
   describe('status', () => {
-    suite.cold('bits add up step by step', { offers: EVERYTHING }, async ({ machine, run }) => {
+    test('bits add up step by step', { offers: EVERYTHING }, async ({ machine, run }) => {
       const { transport } = machine;
       const seen = await run(function* () {
         yield* transport.reset();
@@ -85,42 +82,38 @@ export function statusTests(start: StartMachine): void {
       expect(seen).toEqual([ACKNOWLEDGE, ACKNOWLEDGE | DRIVER]);
     });
 
-    suite.cold(
-      'FEATURES_OK is kept for what was offered',
-      { offers: EVERYTHING },
-      async (bench) => {
-        const status = await bench.run(() => bench.puppet.negotiate());
-        expect(status).toBe(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-      },
-    );
+    test('FEATURES_OK is kept for what was offered', { offers: EVERYTHING }, async (bench) => {
+      const status = await bench.run(() => bench.puppet.negotiate());
+      expect(status).toBe(ACKNOWLEDGE | DRIVER | FEATURES_OK);
+    });
 
-    suite.cold('FEATURES_OK is kept for any part of it', { offers: EVERYTHING }, async (bench) => {
+    test('FEATURES_OK is kept for any part of it', { offers: EVERYTHING }, async (bench) => {
       for (const bits of [0n, 2n, 8n, 0x20n, 0x2an, 0x3en]) {
         const status = await bench.run(() => bench.puppet.negotiate({ accept: bits }));
         expect(status).toBe(ACKNOWLEDGE | DRIVER | FEATURES_OK);
       }
     });
 
-    suite.cold('FEATURES_OK and bits that were not offered', {}, async (bench) => {
+    test('FEATURES_OK and bits that were not offered', {}, async (bench) => {
       const status = await negotiateRaw(bench, featureMask(Feature.VERSION_1, 5, 57));
       const kept = bench.machine.traits.get('unofferedFeaturesKeepFeaturesOk');
       expect((status & FEATURES_OK) !== 0).toBe(kept);
     });
 
-    suite.cold('FEATURES_OK and a driver without VERSION_1', {}, async (bench) => {
+    test('FEATURES_OK and a driver without VERSION_1', {}, async (bench) => {
       const status = await negotiateRaw(bench, featureMask(BalloonFeature.STATS_VQ));
       const kept = bench.machine.traits.get('missingVersion1KeepsFeaturesOk');
       expect((status & FEATURES_OK) !== 0).toBe(kept);
     });
 
-    suite.ready('DRIVER_OK makes the device ready', { offers: EVERYTHING }, async (bench) => {
+    it('DRIVER_OK makes the device ready', { offers: EVERYTHING }, async (bench) => {
       expect(await bench.run(() => bench.machine.transport.getStatus())).toBe(READY);
     });
   });
 
   describe('reset', () => {
     for (const status of [0, ACKNOWLEDGE, ACKNOWLEDGE | DRIVER]) {
-      suite.cold(`in status ${status} leads to 0`, {}, async ({ machine, run }) => {
+      test(`in status ${status} leads to 0`, {}, async ({ machine, run }) => {
         const after = await run(function* () {
           if (status !== 0) yield* machine.transport.setStatus(status);
           yield* machine.transport.reset();
@@ -130,7 +123,7 @@ export function statusTests(start: StartMachine): void {
       });
     }
 
-    suite.ready('of a ready device disables its queues', {}, async ({ machine, puppet, run }) => {
+    it('of a ready device disables its queues', {}, async ({ machine, puppet, run }) => {
       const enabled = await run(function* () {
         const before = yield* isEnabled(puppet.indexOf('inflateq'));
         yield* machine.transport.reset();
@@ -139,74 +132,54 @@ export function statusTests(start: StartMachine): void {
       expect(enabled).toEqual([true, false]);
     });
 
-    suite.ready(
-      'is followed by another life',
-      { offers: EVERYTHING },
-      async ({ machine, puppet, run }) => {
-        const pfn = puppet.pages(0);
-        await run(function* () {
-          yield* machine.transport.reset();
-          yield* puppet.boot();
-          yield* puppet.tell('inflateq', [pfn]);
-        });
-        expect(await machine.contentOf(pfn)).toBe(0);
-      },
-    );
+    it('is followed by another life', { offers: EVERYTHING }, async ({ machine, puppet, run }) => {
+      const pfn = puppet.pages(0);
+      await run(function* () {
+        yield* machine.transport.reset();
+        yield* puppet.boot();
+        yield* puppet.tell('inflateq', [pfn]);
+      });
+      expect(await machine.contentOf(pfn)).toBe(0);
+    });
 
-    suite.ready(
-      'lets other features be chosen',
-      { offers: EVERYTHING },
-      async ({ puppet, run }) => {
-        const decline: FeatureSet = featureMask(BalloonFeature.FREE_PAGE_HINT);
-        await run(() => puppet.boot({ decline }));
-        expect(hasFeature(puppet.features, BalloonFeature.FREE_PAGE_HINT)).toBe(false);
-        const pfn = puppet.pages(0);
-        expect(await run(() => puppet.tell('inflateq', [pfn]))).toBe(0);
-      },
-    );
+    it('lets other features be chosen', { offers: EVERYTHING }, async ({ puppet, run }) => {
+      const decline: FeatureSet = featureMask(BalloonFeature.FREE_PAGE_HINT);
+      await run(() => puppet.boot({ decline }));
+      expect(hasFeature(puppet.features, BalloonFeature.FREE_PAGE_HINT)).toBe(false);
+      const pfn = puppet.pages(0);
+      expect(await run(() => puppet.tell('inflateq', [pfn]))).toBe(0);
+    });
 
-    suite.ready(
-      'gives nothing back of what the device held',
-      {},
-      async ({ machine, puppet, run }) => {
-        const statsq = puppet.queue('statsq');
-        await run(() => puppet.send('statsq', { out: [new Uint8Array(10)] }));
-        await run(() => machine.transport.reset());
-        await machine.settle();
-        expect(statsq.getUsed()).toBe(-1);
-      },
-    );
+    it('gives nothing back of what the device held', {}, async ({ machine, puppet, run }) => {
+      const statsq = puppet.queue('statsq');
+      await run(() => puppet.send('statsq', { out: [new Uint8Array(10)] }));
+      await run(() => machine.transport.reset());
+      await machine.settle();
+      expect(statsq.getUsed()).toBe(-1);
+    });
 
-    suite.ready(
-      'mends a device that needs it',
-      { offers: EVERYTHING },
-      async ({ machine, puppet, run }) => {
-        const pfn = puppet.pages(0);
-        await run(() => puppet.send('free_page_vq', { out: [new Uint8Array(2)] }));
-        await machine.settle();
-        expect((await run(() => machine.transport.getStatus())) & NEEDS_RESET).toBe(NEEDS_RESET);
-        await run(function* () {
-          yield* puppet.boot();
-          yield* puppet.tell('inflateq', [pfn]);
-        });
-        expect(await machine.contentOf(pfn)).toBe(0);
-      },
-    );
+    it('mends a device that needs it', { offers: EVERYTHING }, async ({ machine, puppet, run }) => {
+      const pfn = puppet.pages(0);
+      await run(() => puppet.send('free_page_vq', { out: [new Uint8Array(2)] }));
+      await machine.settle();
+      expect((await run(() => machine.transport.getStatus())) & NEEDS_RESET).toBe(NEEDS_RESET);
+      await run(function* () {
+        yield* puppet.boot();
+        yield* puppet.tell('inflateq', [pfn]);
+      });
+      expect(await machine.contentOf(pfn)).toBe(0);
+    });
 
-    suite.ready(
-      'stops the queues: a kick after it does nothing',
-      {},
-      async ({ machine, puppet, run }) => {
-        const pfn = puppet.pages(0);
-        await run(function* () {
-          puppet.add('inflateq', { out: [le32s([pfn])] });
-          yield* machine.transport.reset();
-        });
-        await machine.settle();
-        expect(await machine.contentOf(pfn)).toBe(contentWord(pfn));
-        expect((await run(() => machine.transport.getStatus())) & DRIVER_OK).toBe(0);
-      },
-    );
+    it('stops the queues: a kick after it does nothing', {}, async ({ machine, puppet, run }) => {
+      const pfn = puppet.pages(0);
+      await run(function* () {
+        puppet.add('inflateq', { out: [le32s([pfn])] });
+        yield* machine.transport.reset();
+      });
+      await machine.settle();
+      expect(await machine.contentOf(pfn)).toBe(contentWord(pfn));
+      expect((await run(() => machine.transport.getStatus())) & DRIVER_OK).toBe(0);
+    });
   });
 }
 
@@ -220,10 +193,4 @@ async function negotiateRaw(
     yield* machine.transport.setStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK);
     return yield* machine.transport.getStatus();
   });
-}
-
-/** As the transport's own queue registers say. */
-function* isEnabled(index: number): import('../../guest/sched/kthread.ts').Kthread<boolean> {
-  const reply = yield { kind: 'access', message: { name: 'getQueue', index } };
-  return reply?.name === 'queue' && reply.enabled;
 }
