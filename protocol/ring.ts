@@ -48,7 +48,7 @@ export const MAX_QUEUE_SIZE = 32768;
  * What one `avail` message carries at most: as many writable segments as the largest queue has
  * descriptors, and far more readable bytes than any balloon buffer. Chains beyond it wait in the ring.
  */
-export const MAX_BATCH_SEGMENTS = MAX_QUEUE_SIZE;
+export const MAX_BATCH_SEGMENTS = 1 << 15;
 export const MAX_BATCH_OUT_BYTES = 1 << 20;
 
 /** Alignment of each part, bytes, virtio 1.4 §2.7. */

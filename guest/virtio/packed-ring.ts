@@ -17,9 +17,10 @@ import {
 import type { Nanoseconds } from '../../shared/index.ts';
 import { AvailBatch, BATCH_FULL } from './avail-batch.ts';
 import { OutstandingOrder } from './outstanding-order.ts';
-import type { DeviceRing, GuestBytes, RingState } from './queue.ts';
+import type { DeviceRing, GuestBytes } from './queue.ts';
 import { RingArea } from './ring-area.ts';
 import type { RingOptions } from './ring-features.ts';
+import { isRingState, type RingState } from './ring-state.ts';
 import type { RingSetup } from './split-ring.ts';
 
 const { AVAIL, USED } = PackedDescFlag;
@@ -150,7 +151,9 @@ export class PackedRing implements DeviceRing {
     };
   }
 
-  restoreState({ availIndex, usedIndex, held }: RingState): boolean {
+  restoreState(state: RingState): boolean {
+    if (!isRingState(state)) return false;
+    const { availIndex, usedIndex, held } = state;
     if (!this.#isPosition(availIndex) || !this.#isPosition(usedIndex)) return false;
     const laps = 2 * this.#size;
     const between = (this.#placeOf(availIndex) - this.#placeOf(usedIndex) + laps) % laps;
@@ -173,7 +176,7 @@ export class PackedRing implements DeviceRing {
   }
 
   #isPosition(index: number): boolean {
-    return Number.isInteger(index) && index >= 0 && index <= 0xffff && (index & ~WRAP) < this.#size;
+    return (index & ~WRAP) < this.#size;
   }
 
   /** Of a saved position: its place in the two laps that the wrap counters tell apart. */

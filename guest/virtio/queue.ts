@@ -5,6 +5,7 @@
  */
 import type { Message } from '../../protocol/index.ts';
 import type { Gpa, Nanoseconds } from '../../shared/index.ts';
+import type { RingState } from './ring-state.ts';
 
 /** One physically contiguous piece of a chain. */
 export interface Segment {
@@ -83,25 +84,6 @@ export interface GuestBytes {
   touched(gpa: Gpa, lengthBytes: number): void;
 }
 
-/** A chain that the device holds. */
-export interface HeldChain {
-  /** As `avail` and `used` messages name it. */
-  readonly head: number;
-  /** As the driver names it. */
-  readonly id: number;
-  /** Descriptors that it has in the ring. */
-  readonly descs: number;
-}
-
-/** What the device's hand knows of a ring besides what lies in guest memory: it migrates. */
-export interface RingState {
-  /** Next chain to take and next used entry to write; of a packed ring with the wrap counter in bit 15. */
-  readonly availIndex: number;
-  readonly usedIndex: number;
-  /** In the order in which they became available, if IN_ORDER is negotiated. */
-  readonly held: readonly HeldChain[];
-}
-
 export interface DeviceRing {
   /** Why the ring makes no sense, or null. A broken ring is left alone until it is set up again. */
   readonly broken: string | null;
@@ -121,6 +103,6 @@ export interface DeviceRing {
   interruptNeeded(): boolean;
   /** Of a ring whose batch is drained. */
   saveState(): RingState;
-  /** Go on as the ring that was saved; before anything was taken. False: no ring is like that. */
+  /** Go on as the ring that was saved; before anything was taken. False: no ring is like that, and this one is of no use. */
   restoreState(state: RingState): boolean;
 }

@@ -20,9 +20,10 @@ import {
 import type { Nanoseconds } from '../../shared/index.ts';
 import { AvailBatch, BATCH_FULL } from './avail-batch.ts';
 import { OutstandingOrder } from './outstanding-order.ts';
-import type { DeviceRing, GuestBytes, QueueAreas, RingState } from './queue.ts';
+import type { DeviceRing, GuestBytes, QueueAreas } from './queue.ts';
 import { RingArea } from './ring-area.ts';
 import type { RingOptions } from './ring-features.ts';
+import { isRingState, type RingState } from './ring-state.ts';
 
 const U16_MASK = 0xffff;
 
@@ -164,8 +165,9 @@ export class SplitRing implements DeviceRing {
     };
   }
 
-  restoreState({ availIndex, usedIndex, held }: RingState): boolean {
-    if (!isU16(availIndex) || !isU16(usedIndex)) return false;
+  restoreState(state: RingState): boolean {
+    if (!isRingState(state)) return false;
+    const { availIndex, usedIndex, held } = state;
     if (((availIndex - usedIndex) & U16_MASK) !== held.length) return false;
     for (const { head, id, descs } of held) {
       if (id !== head || !this.#hold(head, descs)) return false;
@@ -281,8 +283,4 @@ export class SplitRing implements DeviceRing {
     this.#batch.drop();
     return taken;
   }
-}
-
-function isU16(value: number): boolean {
-  return Number.isInteger(value) && value >= 0 && value <= U16_MASK;
 }

@@ -5,7 +5,8 @@
  * so nothing of the device's state is kept here. Its hand on the rings is here, as vhost's would be.
  */
 import { createDeviceRing } from '../../guest/virtio/device-ring.ts';
-import type { DeviceRing, GuestBytes, RingState } from '../../guest/virtio/queue.ts';
+import type { DeviceRing, GuestBytes } from '../../guest/virtio/queue.ts';
+import type { RingState } from '../../guest/virtio/ring-state.ts';
 import {
   CONFIG_VECTOR,
   DeviceId,

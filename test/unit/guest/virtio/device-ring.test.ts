@@ -1,5 +1,6 @@
 /** The device's hand on a ring of either layout: batches, notifications, and moving to another host. */
 import { describe, expect, test } from 'vitest';
+import type { RingState } from '../../../../guest/virtio/ring-state.ts';
 import {
   Desc,
   EventSuppress,
@@ -124,6 +125,8 @@ describe.each(LAYOUTS)('%s', (layout) => {
   const held = { head: 0, id: 0, descs: 1 };
   test.each([
     { id: 'an index that is none', state: { availIndex: 65_537, usedIndex: 0, held: [held] } },
+    { id: 'no list', state: { availIndex: 0, usedIndex: 0, held: null } },
+    { id: 'chains that are none', state: { availIndex: 1, usedIndex: 0, held: [null] } },
     { id: 'a fraction', state: { availIndex: 1.5, usedIndex: 0.5, held: [held] } },
     { id: 'fewer chains than indices say', state: { availIndex: 3, usedIndex: 0, held: [held] } },
     { id: 'one chain twice', state: { availIndex: 2, usedIndex: 0, held: [held, held] } },
@@ -138,7 +141,7 @@ describe.each(LAYOUTS)('%s', (layout) => {
     },
   ])('does not go on from $id', ({ state }) => {
     const rig = new RingRig({ layout, size: 8 });
-    expect(rig.newRing().restoreState(state)).toBe(false);
+    expect(rig.newRing().restoreState(state as RingState)).toBe(false);
   });
 
   test('heads that it does not hold are refused, one by one', () => {
