@@ -41,6 +41,8 @@ const HINT_STUCK_NS = NS_PER_S;
 /** How long we let a console line work before we look: at first, and at most. */
 const CONSOLE_STEP_NS = 100 * NS_PER_US;
 const CONSOLE_STEP_MAX_NS = 100 * NS_PER_MS;
+/** How long a shell works before we look again. */
+const SHELL_STEP_NS = 20 * NS_PER_MS;
 /** A line that takes longer is stuck. */
 const CONSOLE_STUCK_NS = 600 * NS_PER_S;
 
@@ -112,6 +114,20 @@ export class Machine implements AsyncDisposable {
       }
       await this.waitFor(stepNs);
     }
+  }
+
+  /** Types a command for the shell of a real kernel and returns what it printed, line by line. */
+  async shell(line: string): Promise<readonly string[]> {
+    await this.#control.call('console', { line });
+    const startNs = this.nowNs;
+    const printed: string[] = [];
+    while (this.nowNs - startNs < CONSOLE_STUCK_NS) {
+      const { pending, lines } = await this.#control.call('readConsole', null);
+      printed.push(...lines);
+      if (pending === 0 && lines.length === 0) return printed;
+      if (pending > 0) await this.waitFor(SHELL_STEP_NS);
+    }
+    throw new BallastError('BAD_INPUT', `not over after ${CONSOLE_STUCK_NS / NS_PER_S} s: ${line}`);
   }
 
   /** Lets virtual time pass. */
