@@ -112,3 +112,14 @@ Examples:
   $ ballast inspect idle-1g
   $ ballast inspect my-guest.ballast --json
 `;
+
+export const PEERS_GUIDE = `
+Debian packages, through apt with a state of its own: the system's sources and keys are used, nothing
+of the system is changed, and root is not needed. Versions and SHA-256 sums are locked; what the archive
+no longer has is replaced by its newest version, which is said, and verified by the archive's signature.
+The unpacked parts stay in $XDG_CACHE_HOME/ballast/peers (default: ~/.cache), about 180 MB.
+
+Exit status:
+  0  everything is there
+  2  something cannot be had: one line on stderr says what
+`;

@@ -4,6 +4,7 @@ import { addGuestCommand, addHostCommand } from './by-hand.ts';
 import { addExploreCommand } from './explore.ts';
 import { GUIDE } from './guide.ts';
 import { ballastVersion, complain, guardOutput } from './output.ts';
+import { addPeersCommand } from './peers.ts';
 import { addImportCommand, addInspectCommand } from './recording.ts';
 import { addCompareCommand, addRunCommand } from './run.ts';
 
@@ -31,6 +32,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   addImportCommand(program);
   addHostCommand(program, done);
   addGuestCommand(program, done);
+  addPeersCommand(program, done);
   try {
     await program.parseAsync(argv);
     return status;

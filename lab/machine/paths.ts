@@ -11,9 +11,12 @@ const codeRoot = dirname(dirname(dirname(here)));
 /** Folder of package.json and scenarios/. */
 export const packageRoot = fromSources ? codeRoot : dirname(codeRoot);
 
+/** Where an entry lies that is not in the folder of its name. */
+const FOLDERS: Readonly<Record<string, string>> = { linux: 'peers/linux', peers: 'peers/fetch' };
+
 /** Arguments for Node that start the given process of the machine. */
-export function entryArguments(role: 'host' | 'guest' | 'linux' | 'explorer'): string[] {
-  const folder = role === 'linux' ? 'peers/linux' : role;
+export function entryArguments(role: 'host' | 'guest' | 'linux' | 'explorer' | 'peers'): string[] {
+  const folder = FOLDERS[role] ?? role;
   if (!fromSources) return [`${codeRoot}/${folder}/main.js`];
   const loader = createRequire(import.meta.url).resolve('tsx/esm');
   return ['--import', pathToFileURL(loader).href, `${codeRoot}/${folder}/main.ts`];

@@ -35,6 +35,7 @@ export interface Peers {
 }
 
 const QEMU = 'qemu-system-x86_64';
+const HOW = 'run `ballast peers`, in a checkout `npm run peers`';
 
 /** `BALLAST_QEMU` names another binary to test against; it finds its firmware itself. */
 export function findPeers(): Peers {
@@ -43,8 +44,8 @@ export function findPeers(): Peers {
   const qemu = chosenQemu() ?? (cached ? cachedQemu(join(cached, 'qemu')) : systemQemu());
   const linux = cached ? cachedLinux(cached) : null;
   const missing: string[] = [];
-  if (!qemu) missing.push(`${QEMU}: run \`npm run peers\``);
-  if (!linux) missing.push('an i386 Linux kernel, busybox and SeaBIOS: run `npm run peers`');
+  if (!qemu) missing.push(`${QEMU}: ${HOW}`);
+  if (!linux) missing.push(`an i386 Linux kernel, busybox and SeaBIOS: ${HOW}`);
   return { qemu, linux, missing };
 }
 

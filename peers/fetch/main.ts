@@ -1,5 +1,5 @@
 /**
- * `npm run peers`: fetch what the tests against real counterparts need, once.
+ * `npm run peers`, `ballast peers`: fetch what the tests against real counterparts need, once.
  *   --update-lock   write peers/fetch/lock.json anew from what the archive has today
  * Exit status: 0 all there; 2 something cannot be had, one line says what.
  */
