@@ -21,12 +21,15 @@ const DATA_BYTES = DATA_PAGES * 4096;
 
 describe.each(LAYOUTS)('%s', (layout) => {
   test('more readable bytes than a message carries travel in several', () => {
-    const rig = new RingRig({ layout, size: 32 });
-    for (let i = 0; i < 20; i++) rig.queue.addSingle(DATA_GPA, DATA_BYTES, false);
-    expect(rig.ring.take(5)).toBe(16);
+    const rig = new RingRig({ layout, size: 64 });
+    // Of the eighteenth there is room for the first piece only.
+    const out = [2048, 58 * 1024].map((lengthBytes) => ({ gpa: DATA_GPA, lengthBytes }));
+    for (let i = 0; i < 20; i++) rig.queue.addChain({ out });
+    expect(rig.ring.take(5)).toBe(17);
     const batches = [rig.ring.drain(), rig.ring.drain(), rig.ring.drain()];
-    expect(batches.map((batch) => batch?.heads.length)).toEqual([32, 8, undefined]);
-    expect(chainsOf(batches[1]!).map((chain) => chain.atNs)).toEqual([5, 5, 5, 5]);
+    expect(batches.map((batch) => batch?.heads.length)).toEqual([34, 6, undefined]);
+    expect(batches[1]?.out.length).toBe(3 * 60 * 1024);
+    expect(chainsOf(batches[1]!).map((chain) => chain.atNs)).toEqual([5, 5, 5]);
     expect(rig.ring.broken).toBe(null);
   });
 
