@@ -1,4 +1,11 @@
 import { BallastError } from '../../shared/index.ts';
+import { MAX_PAGE_ORDER } from '../mm/index.ts';
+
+/**
+ * No line names more pages or objects than these, so that what is made by name stays small: 4 GiB of
+ * pages, more than the memory of a machine that consoles are used on.
+ */
+const NUMBER_MAX = 2 ** 20;
 
 /** A console line in parts: `pin process=vm size=1024`. Each reader throws BallastError BAD_INPUT. */
 export class CommandLine {
@@ -29,15 +36,28 @@ export class CommandLine {
     return text;
   }
 
-  /** A whole number ≥ 0. */
-  number(key: string, otherwise?: number): number {
+  /** A whole number in 0 … `max`. */
+  number(key: string, otherwise?: number, max: number = NUMBER_MAX): number {
     const text = this.#words.get(key);
     if (text === undefined && otherwise !== undefined) return otherwise;
     const value = /^\d+$/.test(text ?? '') ? Number(text) : Number.NaN;
-    if (!Number.isSafeInteger(value)) {
+    if (Number.isNaN(value)) {
       throw expected(`${key}=NUMBER`, text === undefined ? 'nothing' : `${key}=${text}`);
     }
+    if (value > max) throw expected(`${key}=NUMBER of at most ${max}`, `${key}=${text}`);
     return value;
+  }
+
+  /** The order of a block of the page allocator. */
+  order(otherwise?: number): number {
+    return this.number('order', otherwise, MAX_PAGE_ORDER);
+  }
+
+  /** How many pages something has: at least one. */
+  pages(key: string): number {
+    const pageCount = this.number(key);
+    if (pageCount === 0) throw expected(`${key}=NUMBER of at least 1`, `${key}=0`);
+    return pageCount;
   }
 
   flag(key: string): boolean {

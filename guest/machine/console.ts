@@ -14,6 +14,8 @@ export type CommandTable = Readonly<Record<string, Command>>;
 /** Characters of a line that the log keeps, and lines of output that wait for a reader. */
 const LOGGED_CHARACTERS = 64;
 const OUTPUT_LINES_MAX = 256;
+/** Lines at work at one time: each is a thread. */
+const PENDING_MAX = 256;
 
 export class Console {
   readonly counters = { console_pending: 0, console_done: 0, console_failed: 0 };
@@ -44,6 +46,10 @@ export class Console {
     }
     if (!(args.cpu >= 0 && args.cpu < this.#vcpus && Number.isInteger(args.cpu))) {
       this.#fail(`expected a vCPU below ${this.#vcpus}, found ${args.cpu}`);
+      return;
+    }
+    if (this.counters.console_pending >= PENDING_MAX) {
+      this.#fail(`${PENDING_MAX} lines are at work already`);
       return;
     }
     this.#kernel.log.add(this.#kernel.now, 'console', { line: shown });

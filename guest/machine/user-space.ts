@@ -7,6 +7,9 @@ import type { AddressSpace, MemoryUsers, Process } from '../folio/index.ts';
 import { PageFlag } from '../mm/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 
+/** Processes and files in all: a page names what it is part of by eight bits, and other users of it too. */
+const NAMES_MAX = 120;
+
 export type PinKind = 'vfio' | 'longterm' | 'short';
 
 interface Program {
@@ -30,6 +33,7 @@ export class UserSpace {
   /** A process whose memory is all there from the beginning. */
   *start(name: string, kind: 'anonymous' | 'shmem', size: number, cpu: number): Kthread<Errno> {
     const anonPages = kind === 'anonymous' ? size : 0;
+    this.#mustHaveRoom();
     const process = this.#users.startProcess({ name, anonPages });
     if (!process) {
       throw new BallastError('BAD_INPUT', `there is a process ${name} already`);
@@ -43,6 +47,7 @@ export class UserSpace {
   /** Errors as of `MemoryUsers.fork`. */
   fork(parent: string, name: string, cpu: number): Errno {
     const { shmem, tags } = this.#program(parent);
+    this.#mustHaveRoom();
     const process = this.#users.fork(parent, name, cpu);
     if (typeof process === 'number') return process;
     this.#programs.set(name, { process, shmem, tags: tags.slice(), taken: [] });
@@ -91,7 +96,14 @@ export class UserSpace {
   file(name: string, sizePages: number): AddressSpace {
     const key = `file ${name}`;
     const found = this.#users.spaces.get(key);
-    return found ?? this.#users.createSpace({ name: key, kind: 'file', sizePages })!;
+    if (found) return found;
+    this.#mustHaveRoom();
+    return this.#users.createSpace({ name: key, kind: 'file', sizePages })!;
+  }
+
+  #mustHaveRoom(): void {
+    if (this.#users.processes.size + this.#users.spaces.size < NAMES_MAX) return;
+    throw new BallastError('BAD_INPUT', `expected at most ${NAMES_MAX} processes and files`);
   }
 
   /** Pages of a process. */

@@ -39,7 +39,7 @@ export class BlockCommands {
 
   *#slab(args: CommandLine): Kthread<string | null> {
     const name = this.#held.newName(args);
-    const order = args.number('order', 0);
+    const order = args.order(0);
     const blocks: Blocks = { order, pfns: [] };
     this.#held.add(name, () => this.#give(blocks));
     return yield* this.#take(blocks, args.number('size') >> order, Gfp.GFP_KERNEL);
@@ -67,7 +67,7 @@ export class BlockCommands {
 
   /** What fails is counted, and is no failure of the line. */
   *#allocate(args: CommandLine): Kthread<string | null> {
-    const order = args.number('order');
+    const order = args.order();
     const { users, kernel } = this.#system;
     const blocks: Blocks = { order, pfns: [] };
     this.#allocated.push(blocks);

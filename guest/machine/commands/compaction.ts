@@ -29,9 +29,9 @@ export class CompactionCommands {
     for (let i = args.number('times', 1); i > 0; i--) {
       if (how === 'manual') yield* compaction.compactMemory(1);
       else if (how === 'kcompactd') {
-        yield* compaction.compactFor(args.number('order'), ZoneType.MOVABLE);
+        yield* compaction.compactFor(args.order(), ZoneType.MOVABLE);
       } else {
-        yield* compaction.directCompact(args.number('order'), Gfp.GFP_HIGHUSER_MOVABLE, args.cpu);
+        yield* compaction.directCompact(args.order(), Gfp.GFP_HIGHUSER_MOVABLE, args.cpu);
       }
     }
     return null;

@@ -43,7 +43,7 @@ function* zspool(system: System, held: Held, args: CommandLine): Kthread<string 
 function* mappedDriver(system: System, held: Held, args: CommandLine): Kthread<string | null> {
   const name = held.newName(args);
   const driver = system.mappedDriver;
-  const file = driver.open(args.number('size'));
+  const file = driver.open(args.pages('size'));
   if (!file) return errnoName(Errno.ENOMEM);
   const usesDma = args.flag('dma');
   held.add(name, function* () {
@@ -61,7 +61,7 @@ function* mappedDriver(system: System, held: Held, args: CommandLine): Kthread<s
 function* pageTables(system: System, held: Held, args: CommandLine): Kthread<string | null> {
   const name = held.newName(args);
   const tables = system.pageTables;
-  const pageCount = args.number('size');
+  const pageCount = args.pages('size');
   const space = tables.newSpace(pageCount);
   held.add(name, () => tables.exit(space));
   for (let vpn = 0; vpn < pageCount; vpn++) {

@@ -12,7 +12,7 @@ export function processCommands(users: UserSpace): CommandTable {
   return {
     *process(args) {
       const kind = args.has('shmem') ? 'shmem' : 'anonymous';
-      const outcome = yield* users.start(args.text('name'), kind, args.number(kind), args.cpu);
+      const outcome = yield* users.start(args.text('name'), kind, args.pages(kind), args.cpu);
       // Killed for want of memory: no failure of the line.
       return outcome === Errno.EINTR ? null : failureOf(outcome);
     },
@@ -49,7 +49,7 @@ export function processCommands(users: UserSpace): CommandTable {
 
 function fileCommands(users: UserSpace): CommandTable {
   const fileOf = (args: CommandLine) => {
-    const size = args.number('size');
+    const size = args.pages('size');
     const file = users.file(args.text('name'), size);
     return { file, size: Math.min(size, file.sizePages) };
   };

@@ -89,19 +89,36 @@ describe('a line', () => {
   });
 });
 
+test('so many lines are at work at one time and no more', () => {
+  const { scheduler, console } = machine();
+  for (let i = 0; i < 257; i++) console.enter('sleep ns=5');
+  expect(console.counters.console_pending).toBe(256);
+  scheduler.run(10, 0);
+  expect(console.read()).toEqual(['256 lines are at work already']);
+});
+
 describe('words', () => {
-  const args = new CommandLine(' pin  process=vm size=1024 by=vfio write=true odd');
+  const args = new CommandLine(
+    ' pin  process=vm size=1024 by=vfio write=true odd huge=99999999999 order=11 empty=0',
+  );
 
   test('are found by their keys', () => {
     expect([args.name, args.text('process'), args.number('size')]).toEqual(['pin', 'vm', 1024]);
     expect([args.flag('write'), args.flag('read'), args.has('size')]).toEqual([true, false, true]);
-    expect([args.number('order', 9), args.text('name', 'none'), args.cpu]).toEqual([9, 'none', 0]);
+    expect([args.number('other', 9), args.text('name', 'none'), args.cpu]).toEqual([9, 'none', 0]);
     expect(args.oneOf('by', ['short', 'vfio'])).toBe('vfio');
   });
 
   test.each([
     ['a text', () => args.text('name'), 'expected name=…, found nothing'],
     ['a number', () => args.number('by'), 'expected by=NUMBER, found by=vfio'],
+    [
+      'a number beyond every machine',
+      () => args.number('huge'),
+      'expected huge=NUMBER of at most 1048576, found huge=99999999999',
+    ],
+    ['an order', () => args.order(), 'expected order=NUMBER of at most 10, found order=11'],
+    ['a size', () => args.pages('empty'), 'expected empty=NUMBER of at least 1, found empty=0'],
     ['a choice', () => args.oneOf('by', ['a', 'b']), 'expected by=a|b, found by=vfio'],
   ])('%s that is missing or wrong is asked for', (_what, read, message) => {
     expect(read).toThrow(new BallastError('BAD_INPUT', message));
