@@ -6,7 +6,7 @@ import type { System } from '../guest/machine/system.ts';
 import type { Kthread } from '../guest/sched/kthread.ts';
 import type { VirtioTransport } from '../guest/virtio/transport.ts';
 import type { MmOptions } from '../protocol/control.ts';
-import type { DeviceConfig, StrategyName } from '../protocol/index.ts';
+import type { DeviceConfig, DriverConfig, StrategyName } from '../protocol/index.ts';
 import type { Pfn } from '../shared/index.ts';
 import type { DeviceTraits } from './device-traits.ts';
 import type { HostControl } from './host-control.ts';
@@ -32,6 +32,8 @@ export interface MachineOptions {
   /** How the driver finds free pages. Default: it does not, and declines hinting. */
   readonly strategy?: StrategyName;
   readonly mm?: Partial<MmOptions>;
+  /** As far as the driver is not as Linux's. */
+  readonly driver?: Partial<DriverConfig>;
 }
 
 export interface InterruptCounts {

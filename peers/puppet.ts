@@ -13,6 +13,7 @@ export function puppetConfig(options: MachineOptions): GuestConfig & SystemConfi
     kernel: DEFAULT_KERNEL_OPTIONS,
     strategy: options.strategy ?? 'none',
     iterate: { budgetNodes: 1000, minOrder: 0 },
+    ...(options.driver ? { driver: options.driver } : {}),
     recordingPath: null,
     costs: DEFAULT_COSTS,
     auditEveryEvents: 0,

@@ -2,6 +2,7 @@
 import { describe } from 'vitest';
 import { brokenRingTests } from './broken-rings.ts';
 import { configTests } from './config.ts';
+import { driverTests } from './driver.ts';
 import type { StartMachine } from './fixture.ts';
 import { hintingTests } from './hinting.ts';
 import { inflateTests } from './inflate.ts';
@@ -21,6 +22,7 @@ export function conformanceSuite(name: string, start: StartMachine): void {
     reportingTests(start);
     ringTests(start);
     hintingTests(start);
+    driverTests(start);
     brokenRingTests(start);
   });
 }
