@@ -1,12 +1,14 @@
 /** Every kind of case there is. */
 import type { Kind } from './case.ts';
 import { DEVICE } from './device.ts';
+import { DEVICE_RINGS } from './device-rings.ts';
 import { DRIVER } from './driver.ts';
 import { framesOf } from './frames.ts';
 
 export const KINDS: readonly Kind[] = [
   framesOf('guest-to-host'),
   DEVICE,
+  DEVICE_RINGS,
   framesOf('host-to-guest'),
   DRIVER,
 ];
