@@ -32,6 +32,9 @@ import { RingPages, type RingPlace } from './ring-pages.ts';
 
 const NO_HEAD = -1;
 const { AVAIL, USED } = PackedDescFlag;
+// Names of their own: in the hot path each look into a table counts.
+const DESC_BYTES = PackedDesc.sizeBytes;
+const { len: DESC_LEN, id: DESC_ID, flags: DESC_FLAGS } = PackedDesc.offsets;
 
 export class PackedQueue implements DriverQueue {
   readonly index: number;
@@ -114,7 +117,7 @@ export class PackedQueue implements DriverQueue {
     if (this.#freeCount === 0) return Errno.ENOSPC;
     const id = this.#freeId;
     const flags = (writable ? DescFlag.WRITE : 0) | this.#availFlags;
-    this.#writeDesc(this.#nextAvail * PackedDesc.sizeBytes, gpa, lengthBytes, id, flags);
+    this.#writeDesc(this.#nextAvail * DESC_BYTES, gpa, lengthBytes, id, flags);
     this.#inOrder?.addedSingle(id, writable ? lengthBytes : 0);
     this.#advanceAvail(id, 1);
     return id;
@@ -123,13 +126,13 @@ export class PackedQueue implements DriverQueue {
   getUsed(): number {
     if (this.#inOrder?.isActive) return this.#nextOfBatch(this.#inOrder);
     const { view } = this;
-    const at = this.#nextUsed * PackedDesc.sizeBytes;
-    const flags = view.getUint16(at + PackedDesc.offsets.flags, true);
+    const at = this.#nextUsed * DESC_BYTES;
+    const flags = view.getUint16(at + DESC_FLAGS, true);
     if ((flags & (AVAIL | USED)) !== this.#usedFlags || this.#broken) {
       if (this.#eventIdx) this.#pages.flush();
       return NO_HEAD;
     }
-    const id = view.getUint16(at + PackedDesc.offsets.id, true);
+    const id = view.getUint16(at + DESC_ID, true);
     if (!this.isOutstanding(id)) {
       this.badUsedCount++;
       this.#broken = true;
@@ -137,7 +140,7 @@ export class PackedQueue implements DriverQueue {
     }
     // Without WRITE the device wrote nothing, and the length means nothing (§2.8.5).
     const wrote = (flags & DescFlag.WRITE) !== 0;
-    const usedBytes = wrote ? view.getUint32(at + PackedDesc.offsets.len, true) : 0;
+    const usedBytes = wrote ? view.getUint32(at + DESC_LEN, true) : 0;
     if (this.#inOrder) {
       this.#inOrder.begin(id, usedBytes, this.size);
       return this.#nextOfBatch(this.#inOrder);
@@ -181,7 +184,7 @@ export class PackedQueue implements DriverQueue {
     else this.#writeEventFlags(RingEventFlags.ENABLE);
     this.#pages.flush();
     if (this.#inOrder?.isActive) return false;
-    const at = this.#nextUsed * PackedDesc.sizeBytes + PackedDesc.offsets.flags;
+    const at = this.#nextUsed * DESC_BYTES + DESC_FLAGS;
     return (this.view.getUint16(at, true) & (AVAIL | USED)) !== this.#usedFlags;
   }
 
@@ -195,7 +198,7 @@ export class PackedQueue implements DriverQueue {
       const { gpa, lengthBytes } = segmentOf(chain, i);
       const flags =
         (i < outCount ? 0 : DescFlag.WRITE) | (i + 1 < count ? DescFlag.NEXT : 0) | wrapFlags;
-      const at = position * PackedDesc.sizeBytes;
+      const at = position * DESC_BYTES;
       if (i === 0) {
         firstFlags = flags;
         // What is there says used or never available, and stays so until the rest is written.
@@ -206,8 +209,8 @@ export class PackedQueue implements DriverQueue {
         wrapFlags ^= AVAIL | USED;
       }
     }
-    const at = this.#nextAvail * PackedDesc.sizeBytes;
-    this.view.setUint16(at + PackedDesc.offsets.flags, firstFlags, true);
+    const at = this.#nextAvail * DESC_BYTES;
+    this.view.setUint16(at + DESC_FLAGS, firstFlags, true);
   }
 
   /** In a table only WRITE means anything: its descriptors are one list in their order (§2.8.7). */
@@ -215,26 +218,26 @@ export class PackedQueue implements DriverQueue {
     const outCount = chain.out?.length ?? 0;
     for (let i = 0; i < count; i++) {
       const segment: Segment = segmentOf(chain, i);
-      const at = tableOffset + i * PackedDesc.sizeBytes;
+      const at = tableOffset + i * DESC_BYTES;
       const flags = i < outCount ? 0 : DescFlag.WRITE;
       this.#writeDesc(at, segment.gpa, segment.lengthBytes, 0, flags);
     }
-    const at = this.#nextAvail * PackedDesc.sizeBytes;
+    const at = this.#nextAvail * DESC_BYTES;
     const flags = DescFlag.INDIRECT | this.#availFlags;
-    this.#writeDesc(at, this.#pages.gpa + tableOffset, count * PackedDesc.sizeBytes, id, flags);
+    this.#writeDesc(at, this.#pages.gpa + tableOffset, count * DESC_BYTES, id, flags);
   }
 
   /** Flags last: they expose the descriptor. */
   #writeDesc(at: number, gpa: Gpa, lengthBytes: number, id: number, flags: number): void {
     this.#writeBody(at, gpa, lengthBytes, id);
-    this.view.setUint16(at + PackedDesc.offsets.flags, flags, true);
+    this.view.setUint16(at + DESC_FLAGS, flags, true);
   }
 
   #writeBody(at: number, gpa: Gpa, lengthBytes: number, id: number): void {
     const { view } = this;
-    writeLe64(view, at + PackedDesc.offsets.addr, gpa);
-    view.setUint32(at + PackedDesc.offsets.len, lengthBytes, true);
-    view.setUint16(at + PackedDesc.offsets.id, id, true);
+    writeLe64(view, at, gpa);
+    view.setUint32(at + DESC_LEN, lengthBytes, true);
+    view.setUint16(at + DESC_ID, id, true);
     this.#touched[at >>> PAGE_SHIFT] = 1;
   }
 

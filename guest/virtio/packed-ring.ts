@@ -24,6 +24,9 @@ import { isRingState, type RingState } from './ring-state.ts';
 import type { RingSetup } from './split-ring.ts';
 
 const { AVAIL, USED } = PackedDescFlag;
+// Names of their own: in the hot path each look into a table counts.
+const DESC_BYTES = PackedDesc.sizeBytes;
+const { len: DESC_LEN, id: DESC_ID, flags: DESC_FLAGS } = PackedDesc.offsets;
 /** The wrap counter beside a position, in saved state. */
 const WRAP = 1 << 15;
 
@@ -62,7 +65,7 @@ export class PackedRing implements DeviceRing {
     this.#size = size;
     this.#options = options;
     this.#memory = memory;
-    this.#desc = new RingArea(memory, areas.descGpa, PackedDesc.sizeBytes * size);
+    this.#desc = new RingArea(memory, areas.descGpa, DESC_BYTES * size);
     this.#driver = new RingArea(memory, areas.driverGpa, EventSuppress.sizeBytes);
     this.#device = new RingArea(memory, areas.deviceGpa, EventSuppress.sizeBytes);
     this.#batch = new AvailBatch(index, size, memory);
@@ -195,7 +198,7 @@ export class PackedRing implements DeviceRing {
   }
 
   #isAvailable(position: number, availFlags: number): boolean {
-    const at = position * PackedDesc.sizeBytes + PackedDesc.offsets.flags;
+    const at = position * DESC_BYTES + DESC_FLAGS;
     return (this.#desc.view.getUint16(at, true) & (AVAIL | USED)) === availFlags;
   }
 
@@ -223,19 +226,19 @@ export class PackedRing implements DeviceRing {
       // Available a second time, although the device holds what was there.
       if (this.#outstandingDescs + descs > this.#size)
         return 'more is available than the ring holds';
-      const at = position * PackedDesc.sizeBytes;
-      const flags = view.getUint16(at + PackedDesc.offsets.flags, true);
+      const at = position * DESC_BYTES;
+      const flags = view.getUint16(at + DESC_FLAGS, true);
       if ((flags & (AVAIL | USED)) !== availFlags)
         return 'the list goes on into what is not available';
-      const lengthBytes = view.getUint32(at + PackedDesc.offsets.len, true);
-      const gpa = readLe64(view, at + PackedDesc.offsets.addr);
+      const lengthBytes = view.getUint32(at + DESC_LEN, true);
+      const gpa = readLe64(view, at);
       const isTable = (flags & DescFlag.INDIRECT) !== 0;
       const problem = isTable
         ? this.#takeTable(gpa, lengthBytes, descs > 1 || (flags & DescFlag.NEXT) !== 0)
         : this.#batch.addSegment(gpa, lengthBytes, flags);
       if (problem !== null) return problem;
       if ((flags & DescFlag.NEXT) === 0) {
-        this.#openId = view.getUint16(at + PackedDesc.offsets.id, true);
+        this.#openId = view.getUint16(at + DESC_ID, true);
         this.#openDescs = descs;
         return null;
       }
@@ -250,18 +253,18 @@ export class PackedRing implements DeviceRing {
   #takeTable(gpa: number, lengthBytes: number, isChained: boolean): string | null {
     if (!this.#options.indirect) return 'indirect descriptor without the feature';
     if (isChained) return 'indirect descriptor in a list';
-    if (lengthBytes === 0 || lengthBytes % PackedDesc.sizeBytes !== 0) {
+    if (lengthBytes === 0 || lengthBytes % DESC_BYTES !== 0) {
       return 'wrong length of an indirect table';
     }
-    if (lengthBytes / PackedDesc.sizeBytes > this.#size) return 'chain longer than the ring';
+    if (lengthBytes / DESC_BYTES > this.#size) return 'chain longer than the ring';
     const bytes = gpa < 0 ? null : this.#memory.map(gpa, lengthBytes);
     if (bytes === null) return 'indirect table outside memory';
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    for (let at = 0; at < lengthBytes; at += PackedDesc.sizeBytes) {
+    for (let at = 0; at < lengthBytes; at += DESC_BYTES) {
       const problem = this.#batch.addSegment(
-        readLe64(view, at + PackedDesc.offsets.addr),
-        view.getUint32(at + PackedDesc.offsets.len, true),
-        view.getUint16(at + PackedDesc.offsets.flags, true),
+        readLe64(view, at),
+        view.getUint32(at + DESC_LEN, true),
+        view.getUint16(at + DESC_FLAGS, true),
       );
       if (problem !== null) return problem;
     }
@@ -270,13 +273,13 @@ export class PackedRing implements DeviceRing {
 
   #writeUsed(handle: number, writtenBytes: number): void {
     const { view } = this.#desc;
-    const at = this.#nextUsed * PackedDesc.sizeBytes;
+    const at = this.#nextUsed * DESC_BYTES;
     const descs = this.#chainLength[handle]!;
-    view.setUint32(at + PackedDesc.offsets.len, writtenBytes, true);
-    view.setUint16(at + PackedDesc.offsets.id, this.#idOf[handle]!, true);
+    view.setUint32(at + DESC_LEN, writtenBytes, true);
+    view.setUint16(at + DESC_ID, this.#idOf[handle]!, true);
     // Flags last: they give the descriptor back.
     const flags = (writtenBytes > 0 ? DescFlag.WRITE : 0) | this.#usedFlags;
-    view.setUint16(at + PackedDesc.offsets.flags, flags, true);
+    view.setUint16(at + DESC_FLAGS, flags, true);
     this.#chainLength[handle] = 0;
     this.#freeHandles[this.#freeHandleCount++] = handle;
     this.#outstandingDescs -= descs;
@@ -295,7 +298,7 @@ export class PackedRing implements DeviceRing {
   }
 
   #touchedDescs(start: number, end: number): void {
-    this.#desc.touched(start * PackedDesc.sizeBytes, (end - start) * PackedDesc.sizeBytes);
+    this.#desc.touched(start * DESC_BYTES, (end - start) * DESC_BYTES);
   }
 
   #break(reason: string, taken: number): number {

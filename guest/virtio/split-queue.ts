@@ -23,6 +23,15 @@ import { type Chain, type DriverQueue, isChain, type QueueAreas, segmentOf } fro
 import type { RingOptions } from './ring-features.ts';
 import { RingPages, type RingPlace } from './ring-pages.ts';
 
+// Names of their own: in the hot path each look into a table counts.
+const DESC_BYTES = Desc.sizeBytes;
+const { len: DESC_LEN, flags: DESC_FLAGS, next: DESC_NEXT } = Desc.offsets;
+const { id: USED_ID, len: USED_LEN } = UsedElem.offsets;
+const ELEM_BYTES = UsedElem.sizeBytes;
+const USED_RING = UsedHeader.sizeBytes;
+const USED_IDX = UsedHeader.offsets.idx;
+const AVAIL_RING = AvailHeader.sizeBytes;
+const AVAIL_IDX = AvailHeader.offsets.idx;
 const U16_MASK = 0xffff;
 const NO_HEAD = -1;
 /** Added to an index: an event that no ring full of entries reaches from there. */
@@ -99,7 +108,7 @@ export class SplitQueue implements DriverQueue {
       const offset = table.take(head);
       this.#writeChain(chain, outCount, count, offset);
       const gpa = this.#pages.gpa + offset;
-      this.#writeDesc(this.#descAt(head), gpa, count * Desc.sizeBytes, DescFlag.INDIRECT, 0);
+      this.#writeDesc(head * DESC_BYTES, gpa, count * Desc.sizeBytes, DescFlag.INDIRECT, 0);
       this.#publish(head, 1, this.#next[head]!);
     } else {
       this.#publish(head, count, this.#writeChain(chain, outCount, count, -1));
@@ -112,22 +121,22 @@ export class SplitQueue implements DriverQueue {
   addSingle(gpa: Gpa, lengthBytes: number, writable: boolean): number {
     if (this.#freeCount === 0) return Errno.ENOSPC;
     const head = this.#freeHead;
-    this.#writeDesc(this.#descAt(head), gpa, lengthBytes, writable ? DescFlag.WRITE : 0, 0);
+    this.#writeDesc(head * DESC_BYTES, gpa, lengthBytes, writable ? DescFlag.WRITE : 0, 0);
     this.#publish(head, 1, this.#next[head]!);
-    this.#inOrder?.addedSingle(head, writable ? lengthBytes : 0);
+    if (this.#inOrder !== null) this.#inOrder.addedSingle(head, writable ? lengthBytes : 0);
     return head;
   }
 
   getUsed(): number {
     if (this.#inOrder?.isActive) return this.#nextOfBatch(this.#inOrder);
     const { view, layout, size } = this;
-    const usedIndex = view.getUint16(layout.usedOffset + UsedHeader.offsets.idx, true);
+    const usedIndex = view.getUint16(layout.usedOffset + USED_IDX, true);
     while (this.#lastUsedIndex !== usedIndex) {
       const slot = this.#lastUsedIndex & (size - 1);
-      const at = layout.usedOffset + UsedHeader.sizeBytes + slot * UsedElem.sizeBytes;
-      const head = view.getUint32(at + UsedElem.offsets.id, true);
+      const at = layout.usedOffset + USED_RING + slot * ELEM_BYTES;
+      const head = view.getUint32(at + USED_ID, true);
       if (head < size && this.#chainLength[head] !== 0) {
-        const usedBytes = view.getUint32(at + UsedElem.offsets.len, true);
+        const usedBytes = view.getUint32(at + USED_LEN, true);
         if (this.#inOrder) {
           this.#inOrder.begin(head, usedBytes, (usedIndex - this.#lastUsedIndex) & U16_MASK);
           return this.#nextOfBatch(this.#inOrder);
@@ -178,12 +187,8 @@ export class SplitQueue implements DriverQueue {
     this.#pages.flush();
     if (this.#inOrder?.isActive) return false;
     const { view, layout } = this;
-    const usedIndex = view.getUint16(layout.usedOffset + UsedHeader.offsets.idx, true);
+    const usedIndex = view.getUint16(layout.usedOffset + USED_IDX, true);
     return usedIndex === this.#lastUsedIndex;
-  }
-
-  #descAt(id: number): number {
-    return this.layout.descOffset + id * Desc.sizeBytes;
   }
 
   /**
@@ -198,19 +203,20 @@ export class SplitQueue implements DriverQueue {
       const flags = (i < outCount ? 0 : DescFlag.WRITE) | (isLast ? 0 : DescFlag.NEXT);
       const isDirect = tableOffset < 0;
       const next = isDirect ? this.#next[id]! : i + 1;
-      const at = isDirect ? this.#descAt(id) : tableOffset + i * Desc.sizeBytes;
+      const at = isDirect ? id * DESC_BYTES : tableOffset + i * DESC_BYTES;
       this.#writeDesc(at, segment.gpa, segment.lengthBytes, flags, isLast ? 0 : next);
       if (isDirect) id = next;
     }
     return id;
   }
 
+  /** The table is where the allocation begins, and the tables of chains lie in the same. */
   #writeDesc(at: number, gpa: Gpa, lengthBytes: number, flags: number, next: number): void {
     const { view } = this;
-    writeLe64(view, at + Desc.offsets.addr, gpa);
-    view.setUint32(at + Desc.offsets.len, lengthBytes, true);
-    view.setUint16(at + Desc.offsets.flags, flags, true);
-    view.setUint16(at + Desc.offsets.next, next, true);
+    writeLe64(view, at, gpa);
+    view.setUint32(at + DESC_LEN, lengthBytes, true);
+    view.setUint16(at + DESC_FLAGS, flags, true);
+    view.setUint16(at + DESC_NEXT, next, true);
     this.#touched[at >>> PAGE_SHIFT] = 1;
   }
 
@@ -218,15 +224,15 @@ export class SplitQueue implements DriverQueue {
     this.#chainLength[head] = count;
     this.#freeHead = nextFree;
     this.#freeCount -= count;
-    const { view, layout } = this;
-    const slot =
-      layout.availOffset + AvailHeader.sizeBytes + (this.#availIndex & (this.size - 1)) * 2;
+    const { view } = this;
+    const { availOffset } = this.layout;
+    const slot = availOffset + AVAIL_RING + (this.#availIndex & (this.size - 1)) * 2;
     view.setUint16(slot, head, true);
     this.#availIndex = (this.#availIndex + 1) & U16_MASK;
     // Ring entry first, index second: the device may look as soon as the index moves.
-    view.setUint16(layout.availOffset + AvailHeader.offsets.idx, this.#availIndex, true);
+    view.setUint16(availOffset + AVAIL_IDX, this.#availIndex, true);
     this.#touched[slot >>> PAGE_SHIFT] = 1;
-    this.#touched[(layout.availOffset + AvailHeader.offsets.idx) >>> PAGE_SHIFT] = 1;
+    this.#touched[availOffset >>> PAGE_SHIFT] = 1;
   }
 
   #writeAvailFlags(flags: number): void {

@@ -25,6 +25,13 @@ import { RingArea } from './ring-area.ts';
 import type { RingOptions } from './ring-features.ts';
 import { isRingState, type RingState } from './ring-state.ts';
 
+// Names of their own: in the hot path each look into a table counts.
+const DESC_BYTES = Desc.sizeBytes;
+const { len: DESC_LEN, flags: DESC_FLAGS, next: DESC_NEXT } = Desc.offsets;
+const { id: USED_ID, len: USED_LEN } = UsedElem.offsets;
+const ELEM_BYTES = UsedElem.sizeBytes;
+const AVAIL_RING = AvailHeader.sizeBytes;
+const USED_RING = UsedHeader.sizeBytes;
 const U16_MASK = 0xffff;
 
 export interface RingSetup {
@@ -83,7 +90,7 @@ export class SplitRing implements DeviceRing {
     let taken = 0;
     for (; taken < count; taken++) {
       const slot = this.#lastAvailIndex & (this.#size - 1);
-      const head = view.getUint16(AvailHeader.sizeBytes + slot * 2, true);
+      const head = view.getUint16(AVAIL_RING + slot * 2, true);
       if (head >= this.#size) return this.#break('head outside the ring', taken);
       if (this.#chainLength[head] !== 0) return this.#break('head is already available', taken);
       const problem = this.#takeChain(head, now);
@@ -129,9 +136,9 @@ export class SplitRing implements DeviceRing {
       }
       this.#unhold(head);
       const slot = this.#usedIndex & (this.#size - 1);
-      const at = UsedHeader.sizeBytes + slot * UsedElem.sizeBytes;
-      view.setUint32(at + UsedElem.offsets.id, head, true);
-      view.setUint32(at + UsedElem.offsets.len, written.getUint32(i * 4, true), true);
+      const at = USED_RING + slot * ELEM_BYTES;
+      view.setUint32(at + USED_ID, head, true);
+      view.setUint32(at + USED_LEN, written.getUint32(i * 4, true), true);
       this.#usedIndex = (this.#usedIndex + 1) & U16_MASK;
     }
     if (bad === count) return bad;
@@ -213,10 +220,10 @@ export class SplitRing implements DeviceRing {
   /** Add one chain to the batch. Returns what is wrong with it, BATCH_FULL, or null. */
   #takeChain(head: number, now: Nanoseconds): string | null {
     const { view } = this.#desc;
-    const at = head * Desc.sizeBytes;
-    if (view.getUint16(at + Desc.offsets.flags, true) === DescFlag.WRITE) {
+    const at = head * DESC_BYTES;
+    if (view.getUint16(at + DESC_FLAGS, true) === DescFlag.WRITE) {
       if (!this.#hold(head, 1)) return 'descriptors shared by two chains';
-      const lengthBytes = view.getUint32(at + Desc.offsets.len, true);
+      const lengthBytes = view.getUint32(at + DESC_LEN, true);
       const problem = this.#batch.addSingle(head, now, readLe64(view, at), lengthBytes);
       if (problem !== null) this.#unhold(head);
       return problem;
@@ -232,10 +239,10 @@ export class SplitRing implements DeviceRing {
     let ringDescs = 0;
     let isTable = false;
     for (let id = head, elements = 0; ; ) {
-      const at = id * Desc.sizeBytes;
-      const flags = view.getUint16(at + Desc.offsets.flags, true);
-      const lengthBytes = view.getUint32(at + Desc.offsets.len, true);
-      const gpa = readLe64(view, at + Desc.offsets.addr);
+      const at = id * DESC_BYTES;
+      const flags = view.getUint16(at + DESC_FLAGS, true);
+      const lengthBytes = view.getUint32(at + DESC_LEN, true);
+      const gpa = readLe64(view, at);
       if (!isTable) ringDescs++;
       if ((flags & DescFlag.INDIRECT) !== 0) {
         const problem = this.#tableProblem(flags, lengthBytes, isTable);
@@ -243,7 +250,7 @@ export class SplitRing implements DeviceRing {
         const bytes = gpa < 0 ? null : this.#memory.map(gpa, lengthBytes);
         if (bytes === null) return 'indirect table outside memory';
         view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-        limit = lengthBytes / Desc.sizeBytes;
+        limit = lengthBytes / DESC_BYTES;
         isTable = true;
         id = 0;
         continue;
@@ -252,7 +259,7 @@ export class SplitRing implements DeviceRing {
       const problem = this.#batch.addSegment(gpa, lengthBytes, flags);
       if (problem !== null) return problem;
       if ((flags & DescFlag.NEXT) === 0) break;
-      id = view.getUint16(at + Desc.offsets.next, true);
+      id = view.getUint16(at + DESC_NEXT, true);
       if (id >= limit) return isTable ? 'next outside the table' : 'next outside the ring';
     }
     return this.#hold(head, ringDescs) ? null : 'descriptors shared by two chains';
@@ -262,7 +269,7 @@ export class SplitRing implements DeviceRing {
     if (!this.#options.indirect) return 'indirect descriptor without the feature';
     if (isTable) return 'indirect descriptor in an indirect table';
     if ((flags & DescFlag.NEXT) !== 0) return 'indirect descriptor with NEXT';
-    if (lengthBytes === 0 || lengthBytes % Desc.sizeBytes !== 0) {
+    if (lengthBytes === 0 || lengthBytes % DESC_BYTES !== 0) {
       return 'wrong length of an indirect table';
     }
     return null;
@@ -271,11 +278,10 @@ export class SplitRing implements DeviceRing {
   /** `count` entries from `slot` on, and the index. */
   #touchedUsed(slot: number, count: number): void {
     const toEnd = Math.min(count, this.#size - slot);
-    const entriesAt = UsedHeader.sizeBytes + slot * UsedElem.sizeBytes;
-    this.#used.touched(entriesAt, toEnd * UsedElem.sizeBytes);
-    if (toEnd < count)
-      this.#used.touched(0, UsedHeader.sizeBytes + (count - toEnd) * UsedElem.sizeBytes);
-    else this.#used.touched(0, UsedHeader.sizeBytes);
+    const entriesAt = USED_RING + slot * ELEM_BYTES;
+    this.#used.touched(entriesAt, toEnd * ELEM_BYTES);
+    if (toEnd < count) this.#used.touched(0, USED_RING + (count - toEnd) * ELEM_BYTES);
+    else this.#used.touched(0, USED_RING);
   }
 
   #break(reason: string, taken: number): number {
