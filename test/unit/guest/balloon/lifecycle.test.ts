@@ -2,9 +2,14 @@ import { describe, expect, test } from 'vitest';
 import { DRIVER_BEHAVIOURS } from '../../../../guest/balloon/behaviour.ts';
 import { AllocStrategy } from '../../../../guest/hinting/alloc.ts';
 import { POISON_TAG, ZERO_TAG } from '../../../../guest/machine/ram.ts';
+import type { Kthread } from '../../../../guest/sched/kthread.ts';
 import { BalloonConfig, type Message } from '../../../../protocol/index.ts';
-import type { Bitmap } from '../../../../shared/index.ts';
-import { DriverHarness, type HarnessOptions } from '../../../support/driver-harness.ts';
+import { type Bitmap, Errno } from '../../../../shared/index.ts';
+import {
+  DriverHarness,
+  type HarnessOptions,
+  IDLE_STRATEGY,
+} from '../../../support/driver-harness.ts';
 
 const SECOND = 1_000_000_000;
 const EVERYTHING = {
@@ -151,6 +156,14 @@ describe('remove', () => {
     const after = harness.trace.slice(reset);
     const last = after.findIndex((m) => m.name === 'setStatus' && m.status === 0);
     expect(after.slice(last).some((m) => m.name === 'avail')).toBe(false);
+    // Another device may have the free pages now.
+    const other = {
+      *report(): Kthread<Errno> {
+        yield { kind: 'sleep', ns: 0 };
+        return Errno.OK;
+      },
+    };
+    expect(harness.reporting.register(other)).toBe(Errno.OK);
     expect(audits(harness)).toEqual([]);
     expect(harness.device.protocolViolations).toBe(0);
   });
@@ -284,6 +297,36 @@ describe('DEVICE_NEEDS_RESET', () => {
     expect(harness.driver.numPages).toBe(1400);
     expect(harness.device.actualPages).toBe(1400);
     expect(harness.device.inflatedPages.count()).toBe(1400);
+    expect(audits(harness)).toEqual([]);
+  });
+
+  test('leaves nobody waiting: neither a round of hints nor a report', () => {
+    const harness = boot({
+      driver: { onNeedsReset: 'reset' },
+      createStrategy: () => ({
+        ...IDLE_STRATEGY,
+        *run(round) {
+          yield* round.hint(2048, 1024, 0);
+          yield* round.used();
+        },
+      }),
+    });
+    harness.device.setTarget(300);
+    harness.runFor(SECOND);
+    harness.stalled = true;
+    harness.device.setTarget(0);
+    expect(harness.device.hintStart()).toBe(true);
+    harness.runFor(3 * SECOND);
+    expect(harness.reporting.isolatedPages).toBeGreaterThan(0);
+    harness.stalled = false;
+    harness.device.virtio.setNeedsReset();
+    harness.runFor(SECOND / 100);
+    expect(harness.driver.state).toBe('ready');
+    expect([harness.driver.numPages, harness.device.actualPages]).toEqual([0, 0]);
+    expect(harness.reporting.counters.unreported_blocks).toBeGreaterThan(0);
+    expect(harness.device.hintStart()).toBe(true);
+    harness.runFor(SECOND);
+    expect(harness.driver.hinting!.counters).toMatchObject({ hint_rounds: 2, hint_blocks: 2 });
     expect(audits(harness)).toEqual([]);
   });
 });

@@ -311,6 +311,21 @@ describe('a reported block', () => {
     expect(machine.flagged).toContain(pfn & buddy);
   });
 
+  test('is none at all if it merges when it is put back', () => {
+    const machine = new ReportingMachine(65_536);
+    const pfn = machine.mm.alloc(BLOCK_ORDER, Gfp.GFP_KERNEL) as number;
+    const buddy = pfn ^ PAGEBLOCK_NR_PAGES;
+    machine.isSlow = true;
+    machine.register();
+    machine.runFor(3 * SECOND);
+    expect(machine.reporting.holds(buddy)).toBe(true);
+    machine.mm.free(pfn, BLOCK_ORDER);
+    machine.answer();
+    expect(machine.mm.pages.order[pfn & buddy]).toBe(10);
+    expect(machine.flagged).not.toContain(pfn & buddy);
+    expect(machine.audit).toEqual([]);
+  });
+
   test('stays one when its pageblock changes its type', () => {
     const machine = reported();
     const pfn = machine.flagged.find((head) => machine.mm.pages.order[head] === 10)!;
