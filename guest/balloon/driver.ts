@@ -24,9 +24,6 @@ import type { BalloonQueues } from './queues.ts';
 import { BalloonSize } from './size.ts';
 import { StatisticsQueue } from './stats.ts';
 
-/** Features that the driver of Linux can use. */
-export const DRIVER_FEATURES: FeatureSet = DRIVER_BEHAVIOURS.linux.features;
-
 /** When a pass that found only isolated pages tries again: about one page migration later. */
 const ISOLATED_RETRY_NS = 50 * NS_PER_US;
 /** VIRTIO_BALLOON_OOM_NOTIFY_PRIORITY, and the pages that one notification takes. */

@@ -3,7 +3,7 @@ export { fragmentationIndex, fragmentationScore } from './fragmentation.ts';
 export * from './free-page-iterator.ts';
 export { Gfp, type GfpMask, gfpFromText, highestZoneOf, migratetypeOf } from './gfp.ts';
 export { holdFrozen, isolateFreePage, putbackIsolatedPage } from './isolate-free-page.ts';
-export { isMergeable, MIGRATE_TYPES, MigrateType } from './migratetype.ts';
+export { MIGRATE_TYPES, MigrateType } from './migratetype.ts';
 export * from './page-allocator.ts';
 export type { PageAllocatorHooks, PageAllocatorOptions } from './page-allocator-options.ts';
 export {
