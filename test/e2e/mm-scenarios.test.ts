@@ -4,6 +4,8 @@ import { complaintsOf, runsByVariant } from '../support/scenario-runs.ts';
 
 test.each([
   ['alloc-contig', 2],
+  ['device-profiles', 6],
+  ['firecracker-hinting', 1],
   ['memory-pressure', 2],
   ['page-cache', 1],
   ['movable-generations', 2],
