@@ -86,7 +86,7 @@ class DeviceSession implements Session {
     const broken = device.virtio.needsReset;
     const { access, posted } = mistake;
     guest.answerNext((_frame, honest) => {
-      const [...last] = honest.at(-1)!;
+      const last = [...(honest.at(-1) as Raw[])];
       if (access) last[2] = ExitReason.ACCESS;
       return [...posted, ...(access ? [access] : []), last];
     });

@@ -14,10 +14,13 @@ import { decodeFrame } from '../protocol/ipc/frame.ts';
 import { packFrame, positional, type Raw } from './raw.ts';
 
 /** One frame of the guest instead of an honest answer; made from the host's frame. */
-export type Answer = (frame: readonly Message[], honest: readonly Raw[][]) => readonly Raw[];
+export type Answer = (frame: readonly Message[], honest: readonly Raw[]) => readonly Raw[];
 
 /** Frames of one case: far more than any case needs. */
 const FRAMES_PER_CASE_MAX = 20_000;
+
+/** Lines of the trace that are kept. */
+const NOTES_MAX = 200;
 
 export class HostileGuest implements GuestLink {
   readonly closed = Promise.resolve(null);
@@ -30,6 +33,10 @@ export class HostileGuest implements GuestLink {
   received: Message[] = [];
   /** Told to every exit: the guest has nothing to do until then. */
   idleUntilNs = 0;
+  /** Instead of the honest answer to a question of the host; null: that one. */
+  onQuestion: (message: Message) => readonly Raw[] | null = () => null;
+  /** Posted with every exit. */
+  onRun: () => readonly Raw[] = () => [];
   readonly #ramPages: number;
   readonly #answers: Answer[] = [];
   #frames = 0;
@@ -65,11 +72,15 @@ export class HostileGuest implements GuestLink {
     this.outboxMessages = Math.max(this.outboxMessages, messages.length);
     this.outboxBytes = Math.max(this.outboxBytes, frame.length);
     for (const message of messages) if (message.name !== 'run') this.received.push(message);
-    const honest = messages.flatMap((message) => this.#honest(message));
+    const honest = messages.flatMap((message) => this.onQuestion(message) ?? this.#honest(message));
     const runs = messages.some(({ name }) => name === 'run');
     const answer = runs ? this.#answers.shift() : undefined;
-    const replies = answer ? answer(messages, honest) : honest;
-    if (answer) this.#note(messages, replies);
+    const replies = answer
+      ? answer(messages, honest)
+      : runs
+        ? [...this.onRun(), ...honest]
+        : honest;
+    if (answer || runs) this.#note(messages, replies);
     const reply = packFrame(replies);
     return decodeFrame(reply, 4, reply.length, 'guest', 'copy');
   }
@@ -108,6 +119,7 @@ export class HostileGuest implements GuestLink {
   }
 
   #note(frame: readonly Message[], replies: readonly Raw[]): void {
+    if (this.trace.length > NOTES_MAX) this.trace.splice(0, NOTES_MAX / 2);
     this.trace.push(`host: ${frame.map(({ name }) => name).join(', ')}`);
     this.trace.push(`guest: ${replies.map(show).join(', ')}`);
   }

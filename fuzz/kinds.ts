@@ -4,11 +4,13 @@ import { DEVICE } from './device.ts';
 import { DEVICE_RINGS } from './device-rings.ts';
 import { DRIVER } from './driver.ts';
 import { framesOf } from './frames.ts';
+import { MIGRATION } from './migration.ts';
 
 export const KINDS: readonly Kind[] = [
   framesOf('guest-to-host'),
   DEVICE,
   DEVICE_RINGS,
+  MIGRATION,
   framesOf('host-to-guest'),
   DRIVER,
 ];

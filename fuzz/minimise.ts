@@ -58,20 +58,19 @@ async function dropCases(current: () => readonly Tape[], accept: Accept): Promis
   }
 }
 
+/** Each decision as small as it can be: 0 if that will do, or by halving the distance to what will not. */
 async function simplify(current: () => readonly Tape[], accept: Accept): Promise<void> {
   for (let i = current().length - 1; i >= 0; i--) {
     for (let at = 0; at < (current()[i]?.length ?? 0); at++) {
-      const value = current()[i]![at]!;
-      for (const plainer of plainerThan(value)) {
-        const tape = current()[i]!.with(at, plainer);
-        if (await accept(current().with(i, tape))) break;
+      const to = (value: number) => accept(current().with(i, current()[i]!.with(at, value)));
+      if (current()[i]![at] === 0 || (await to(0))) continue;
+      let tooSmall = 0;
+      for (;;) {
+        const value = current()[i]?.[at] ?? 0;
+        const middle = Math.floor((tooSmall + value) / 2);
+        if (middle <= tooSmall) break;
+        if (!(await to(middle))) tooSmall = middle;
       }
     }
   }
-}
-
-function plainerThan(value: number): number[] {
-  return [...new Set([0, 1, value >>> 4, value >>> 1, value - 1])].filter(
-    (candidate) => candidate >= 0 && candidate < value,
-  );
 }

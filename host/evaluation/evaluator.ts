@@ -172,7 +172,11 @@ export class Evaluator implements MigrationObserver {
   /** What discarding hints took from the guest: lost on both sides, so no comparison finds it. */
   async #erased(): Promise<Pfn[]> {
     const { pfns } = await this.#vmm.request({ name: 'getErased' }, 'erased');
-    return [...(toUint32(pfns) ?? [])];
+    const erased = toUint32(pfns);
+    if (!erased?.every((pfn) => pfn < this.#vmm.options.ramPages)) {
+      throw new BallastError('MESSAGE_INVALID', 'erased: expected frames of the guest');
+    }
+    return [...erased];
   }
 
   async #histories(precopy: Precopy, pfns: readonly Pfn[]): Promise<LostPage[]> {

@@ -63,6 +63,11 @@ describe('the evaluation', () => {
     expect(spoiled.memory.wasted_pages).toBe(clean.memory.wasted_pages + 1);
   });
 
+  test('believes no guest that lost pages which it does not have', async () => {
+    const report = reportAfter((_precopy, guest) => void guest.system.ram.erased.set(1 << 20, 1));
+    await expect(report).rejects.toThrow('erased: expected frames of the guest');
+  });
+
   test('counts and tells each of many lost pages', async () => {
     const { memory, lost } = await reportAfter((precopy) => {
       for (let pfn = 0; pfn < 1000; pfn++) precopy.destination.tags[pfn] = 0xdead;
