@@ -57,6 +57,7 @@ export class Hypervisor {
         ramPages: hello.ram_pages,
         ram: ramOf(hello),
         recordSizeBytes: hello.record_size,
+        startNs: config.startNs ?? 0,
         costs: config.costs,
         device: {
           ...deviceOptionsOf(config.device),

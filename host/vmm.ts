@@ -49,6 +49,8 @@ export interface VmmOptions {
   readonly ramPages: number;
   /** The frames that hold RAM. */
   readonly ram: Bitmap;
+  /** Virtual time now, where a host takes over a guest that runs already; default: 0. */
+  readonly startNs?: Nanoseconds;
   /** Bytes of a page's content record; default: 4, its tag. */
   readonly recordSizeBytes?: number;
   readonly costs: Costs;
@@ -70,7 +72,7 @@ export interface HintConsumer {
 }
 
 export class Vmm {
-  now: Nanoseconds = 0;
+  now: Nanoseconds;
   readonly device: BalloonDevice;
   readonly options: VmmOptions;
   /** Frames that hold RAM, holes not counted. */
@@ -82,7 +84,7 @@ export class Vmm {
   readonly #events = new EventQueue<() => Promise<void> | void>();
   /** Posted messages: they go out ahead of the next request. */
   #outbox: Message[] = [];
-  #guestNow: Nanoseconds = 0;
+  #guestNow: Nanoseconds;
   #exitsAtOneInstant = 0;
   /** Notifications whose `used` has not been posted yet. */
   #notificationsUnderWay = 0;
@@ -101,6 +103,8 @@ export class Vmm {
   constructor(link: GuestLink, options: VmmOptions, log: EventLog) {
     this.#link = link;
     this.options = options;
+    this.now = options.startNs ?? 0;
+    this.#guestNow = this.now;
     this.ramPageCount = options.ram.count();
     this.log = log;
     this.records = new RecordReader(options.recordSizeBytes ?? TAG_RECORD_BYTES, (message) =>

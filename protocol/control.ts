@@ -99,6 +99,8 @@ export interface HostConfig {
   readonly ramPages: number;
   readonly device: DeviceConfig;
   readonly costs: Costs;
+  /** Virtual time now, where a host takes over a guest that runs already; default: 0. */
+  readonly startNs?: number;
   readonly logPath: string | null;
   /** Plants for tests of the checks themselves. */
   readonly plant: {

@@ -108,7 +108,12 @@ export async function launch(options: LaunchOptions = {}, entries?: Entries): Pr
     if (folder) removeFolder(folder);
     return new Machine(
       control,
-      { ...hello, recording, monitorLatencyNs: monitorLatency(options) },
+      {
+        ...hello,
+        recording,
+        monitorLatencyNs: monitorLatency(options),
+        isLinux: options.linux !== undefined,
+      },
       dispose,
       options.linux ? () => addDestination(control, options.linux ?? {}, guest.ramPages) : null,
     );

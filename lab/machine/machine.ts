@@ -25,6 +25,8 @@ export interface MachineFacts {
   readonly vcpus: number;
   readonly recording: RecordingFacts | null;
   readonly monitorLatencyNs: number;
+  /** A real kernel, which can migrate to another process. */
+  readonly isLinux: boolean;
 }
 
 export type FinishReport = HostCommands['finish']['result'];
@@ -83,8 +85,9 @@ export class Machine implements AsyncDisposable {
     return this.#replayStartNs + this.facts.recording.traceEndNs;
   }
 
-  /** Powers on and lets the balloon driver probe. */
-  boot(): Promise<HostStatus> {
+  /** Powers on and lets the balloon driver probe. A real kernel is up already: it loads its driver. */
+  async boot(): Promise<HostStatus> {
+    if (this.facts.isLinux) await this.shell('bind');
     return this.waitFor(BOOT_NS);
   }
 

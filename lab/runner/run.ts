@@ -106,7 +106,18 @@ export function launchOptionsOf(scenario: Scenario, strategy: StrategyName): Lau
     auditEveryEvents: scenario.auditEveryEvents,
     monitorLatencyNs: scenario.monitorLatencyNs,
     acceptLateHints: scenario.acceptLateHints,
+    ...(scenario.guest === 'linux'
+      ? { linux: { kernelArguments: kernelArguments(scenario) } }
+      : {}),
   };
+}
+
+/** Zeroing at allocation is this kernel's default; a lost page would be made good by it. */
+function kernelArguments({ mm }: Scenario): string {
+  const words = [`init_on_alloc=${Number(mm.initOnAlloc)}`];
+  if (mm.initOnFree) words.push('init_on_free=1');
+  if (mm.pagePoison) words.push('page_poison=1');
+  return words.join(' ');
 }
 
 async function runOne({ scenario, strategy }: Plan, options: RunOptions): Promise<FinishedRun> {

@@ -58,7 +58,7 @@ export async function runSteps(
         trail.comparisons.push({ to: step.to, bounds: step.bounds, at, applies });
       } else if (applies) trail.checks.push({ bounds: step.bounds, at });
     } else {
-      await runStep(machine, step, trail);
+      await runStep(machine, step, trail, scenario.guest);
     }
     if (trail.failedSteps.length > 0) return;
   }
@@ -66,13 +66,24 @@ export async function runSteps(
 
 type ActiveStep = Exclude<Step, { kind: 'expect' | 'compare' }>;
 
-async function runStep(machine: Machine, step: ActiveStep, trail: Trail): Promise<void> {
+async function runStep(
+  machine: Machine,
+  step: ActiveStep,
+  trail: Trail,
+  guest: Scenario['guest'],
+): Promise<void> {
   switch (step.kind) {
     case 'boot':
       await machine.boot();
       return;
     case 'workload':
       return machine.workload(step.line);
+    case 'shell': {
+      const { line, where } = step;
+      const last = (await machine.shell(line)).at(-1) ?? '';
+      if (/^exit status \d+$/.test(last)) trail.failedSteps.push({ where, line, reason: last });
+      return;
+    }
     case 'waitFor':
       await machine.waitFor(step.durationNs);
       return;
@@ -100,7 +111,7 @@ async function runStep(machine: Machine, step: ActiveStep, trail: Trail): Promis
       await machine.hint(step.acknowledgeOnStop);
       return;
     case 'migrate':
-      trail.report = await machine.migrate(step.params);
+      trail.report = await machine[guest === 'linux' ? 'migrateAway' : 'migrate'](step.params);
       trail.notes.push(...migrationNotes(trail.report), ...replayNotes(machine));
       return;
     case 'verify':

@@ -19,6 +19,8 @@ import { type ScenarioFile, SECTIONS, type StepFile, type VariantFile } from './
 /** Migration without a recording to take them from; QEMU's own downtime limit. */
 export const DEFAULTS = {
   memoryBytes: 256 * MIB,
+  /** Enough for a kernel to have blocks to hint and to report; every page of it is a real one. */
+  linuxMemoryBytes: 192 * MIB,
   bandwidthBytesPerS: 200 * MIB,
   downtimeLimitMs: 300,
   monitorLatencyNs: 80 * NS_PER_MS,
@@ -61,7 +63,11 @@ function completeOne(file: ScenarioFile, completion: Completion, variant: string
     name: file.name ?? recording?.name ?? completion.defaultName,
     description: file.description ?? '',
     seed: completion.seed ?? file.seed,
-    memoryBytes: machine?.memory ?? recording?.memoryBytes ?? DEFAULTS.memoryBytes,
+    guest: file.guest,
+    memoryBytes:
+      machine?.memory ??
+      recording?.memoryBytes ??
+      (file.guest === 'linux' ? DEFAULTS.linuxMemoryBytes : DEFAULTS.memoryBytes),
     vcpus: machine?.vcpus ?? recording?.vcpus ?? 1,
     recording,
     mm: mmOf(file, recording),
@@ -142,6 +148,7 @@ function strategiesOf(
 function completeStep(step: StepFile, migration: MigrateParams, where: string): Step {
   if (step.boot !== undefined) return { kind: 'boot' };
   if (step.verify !== undefined) return { kind: 'verify' };
+  if (step.shell !== undefined) return { kind: 'shell', line: step.shell, where };
   if (step.workload !== undefined) return { kind: 'workload', line: 'replay' };
   if (step.inflate !== undefined) return { kind: 'inflate', sizeBytes: step.inflate };
   if (step.deflate !== undefined) return { kind: 'deflate', sizeBytes: step.deflate };

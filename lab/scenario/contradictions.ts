@@ -7,7 +7,12 @@ import { formatBytes } from './units.ts';
 
 /** What each key alone allows, but the whole does not. */
 export function contradictions(file: ScenarioFile, scenario: Scenario): Problem[] {
-  const problems = [...ofMachine(scenario, []), ...ofVariants(file), ...ofSteps(file, scenario)];
+  const problems = [
+    ...ofMachine(scenario, []),
+    ...ofLinux(file, scenario),
+    ...ofVariants(file),
+    ...ofSteps(file, scenario),
+  ];
   scenario.variants.forEach((variant, index) => {
     if (file.variants?.[index]?.machine || file.variants?.[index]?.mm) {
       problems.push(...ofMachine(variant, ['variants', index]));
@@ -29,6 +34,42 @@ function ofMachine(scenario: Scenario, at: KeyPath): Problem[] {
   if (kernel.movableZonePages * PAGE_SIZE_BYTES >= memoryBytes) {
     const expected = `less than the machine's ${formatBytes(memoryBytes)}`;
     problems.push({ path: [...at, 'mm', 'movable_zone'], expected });
+  }
+  return problems;
+}
+
+/** Sections that say how the emulated kernel is made. */
+const EMULATED_ONLY = ['recording', 'iterate', 'driver'] as const;
+/** What a real kernel can be booted with. */
+const LINUX_MM: ReadonlySet<string> = new Set(['init_on_alloc', 'init_on_free', 'page_poison']);
+/** What its driver does. */
+const LINUX_STRATEGIES: ReadonlySet<string> = new Set(['none', 'alloc']);
+
+function ofLinux(file: ScenarioFile, scenario: Scenario): Problem[] {
+  const shells = scenario.steps.flatMap(({ kind }, i) => (kind === 'shell' ? [i] : []));
+  if (scenario.guest !== 'linux') {
+    const expected = 'guest: linux, which has a shell';
+    return shells.map((index) => ({ path: ['steps', index], expected, found: 'none' }));
+  }
+  const expected = 'no such key with guest: linux';
+  const problems: Problem[] = EMULATED_ONLY.filter((key) => file[key] !== undefined).map((key) => ({
+    path: [key],
+    expected,
+  }));
+  for (const key of Object.keys(file.mm ?? {})) {
+    if (!LINUX_MM.has(key)) problems.push({ path: ['mm', key], expected });
+  }
+  if (scenario.vcpus !== 1) {
+    problems.push({ path: ['machine', 'vcpus'], expected: '1 with guest: linux' });
+  }
+  if (scenario.strategies.some((strategy) => !LINUX_STRATEGIES.has(strategy))) {
+    const path = [file.strategies ? 'strategies' : 'strategy'];
+    problems.push({ path, expected: 'none or alloc with guest: linux, as its driver does' });
+  }
+  for (const [index, { kind }] of scenario.steps.entries()) {
+    if (kind !== 'console') continue;
+    const path = ['steps', index];
+    problems.push({ path, expected: 'a step "shell" with guest: linux', found: 'another' });
   }
   return problems;
 }

@@ -15,6 +15,8 @@ export interface Scenario {
   readonly name: string;
   readonly description: string;
   readonly seed: number;
+  /** `linux`: an unmodified kernel in an x86 emulator. */
+  readonly guest: 'ballast' | 'linux';
   readonly memoryBytes: number;
   readonly vcpus: number;
   readonly recording: RecordingFacts | null;
@@ -49,6 +51,8 @@ export type Step =
   | { readonly kind: 'hint'; readonly acknowledgeOnStop: boolean }
   | { readonly kind: 'migrate'; readonly params: MigrateParams }
   | { readonly kind: 'verify' }
+  /** A line for the shell of a real kernel. */
+  | { readonly kind: 'shell'; readonly line: string; readonly where: string }
   /** A line on the guest's console; `where`: file and line of the step. */
   | {
       readonly kind: 'console';

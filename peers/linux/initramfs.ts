@@ -56,7 +56,7 @@ mount -t tmpfs tmp /tmp
 bind() { for module in ${MODULE_PATHS.slice(0, -1).join(' ')}; do
   [ -d /sys/module/$(basename $module .ko) ] || insmod $module; done
   insmod ${MODULE_PATHS.at(-1)} "$@"; }
-unbind() { rmmod virtio_balloon; }
+unbind() { rmmod virtio_balloon && rmmod virtio_pci; }
 exec </dev/ttyS1 >/dev/ttyS1 2>&1
 stty raw -echo
 printf '${octal(END_MARK)}0\\n'

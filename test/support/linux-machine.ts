@@ -36,8 +36,10 @@ export interface LinuxMachineOptions {
 }
 
 export class LinuxMachine implements AsyncDisposable {
-  readonly hypervisor: Hypervisor;
+  hypervisor: Hypervisor;
   readonly #options: LinuxMachineOptions;
+  readonly #link: GuestLink;
+  readonly #hello: Hello;
   #processes: ChildProcess[];
 
   static async start(options: LinuxMachineOptions = {}): Promise<LinuxMachine> {
@@ -53,14 +55,26 @@ export class LinuxMachine implements AsyncDisposable {
   ) {
     this.#options = options;
     this.#processes = [child];
-    this.hypervisor = new Hypervisor(link, hello, {
+    this.#link = link;
+    this.#hello = hello;
+    this.hypervisor = this.#newHypervisor(options.device ?? { freePageHint: true }, 0);
+  }
+
+  /** Another device sits in the slot, as reset as any: for a guest whose driver is not loaded. */
+  replaceDevice(device: DeviceConfig): void {
+    this.hypervisor = this.#newHypervisor(device, this.hypervisor.vmm.now);
+  }
+
+  #newHypervisor(device: DeviceConfig, startNs: number): Hypervisor {
+    return new Hypervisor(this.#link, this.#hello, {
       seed: 1,
       listen: { kind: 'unix', path: '' },
       ramPages: RAM_PAGES,
-      device: options.device ?? { freePageHint: true },
+      device,
       costs: DEFAULT_COSTS,
+      startNs,
       logPath: null,
-      plant: { acceptLateHints: false, ...options.plant },
+      plant: { acceptLateHints: false, ...this.#options.plant },
     });
   }
 
