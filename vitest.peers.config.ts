@@ -6,7 +6,9 @@ export default mergeConfig(
   { ...base, test: { ...base.test, include: [], exclude: [] } },
   defineConfig({
     test: {
-      include: ['test/peers/**/*.test.ts'],
+      // The suite on our own device as well: it is half of each comparison.
+      include: ['test/peers/**/*.test.ts', 'test/conformance/**/*.test.ts'],
+      globalSetup: ['test/conformance/table.ts'],
       testTimeout: 120_000,
       hookTimeout: 120_000,
       fileParallelism: false,

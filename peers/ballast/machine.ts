@@ -22,7 +22,7 @@ import type {
   InterruptCounts,
   MachineOptions,
 } from '../conformance-machine.ts';
-import { type DeviceTraits, traitsOf } from '../device-traits.ts';
+import { type DeviceTraits, guiseTraits, traitsOf } from '../device-traits.ts';
 import { puppetConfig } from '../puppet.ts';
 import { CommandControl } from './control.ts';
 import { acquireHost, type HostProcess, releaseHost } from './host-process.ts';
@@ -35,26 +35,45 @@ const LAST_STEP_NS = 5 * NS_PER_MS;
 const SETTLE_NS = 5 * NS_PER_MS;
 const CONNECT_TIMEOUT_MS = 10_000;
 
+/** Whatever a profile offers: a test says what it wants. */
+const NOTHING_OFFERED: DeviceConfig = {
+  statsVq: true,
+  mustTellHost: false,
+  deflateOnOom: false,
+  freePageHint: false,
+  pagePoison: false,
+  pageReporting: false,
+  indirectDesc: false,
+  eventIdx: false,
+  ringPacked: false,
+  ringReset: false,
+};
+
 export class BallastMachine implements ConformanceMachine {
   readonly name = 'ballast';
-  readonly traits: DeviceTraits = traitsOf('ballast');
+  readonly traits: DeviceTraits;
   readonly control: CommandControl;
   readonly system: System<ChannelTransport>;
   readonly #host: HostProcess;
   readonly #interrupts = { queue: 0, config: 0 };
 
-  private constructor(host: HostProcess, guest: Guest) {
+  private constructor(host: HostProcess, guest: Guest, traits: DeviceTraits) {
     this.#host = host;
+    this.traits = traits;
     this.control = new CommandControl(host);
     this.system = guest.system;
   }
 
-  static async start(options: MachineOptions = {}): Promise<BallastMachine> {
+  /** `profile`: whose device ours imitates; it is then held to what that one does. */
+  static async start(
+    options: MachineOptions = {},
+    profile: 'ballast' | 'qemu-7.2' = 'ballast',
+  ): Promise<BallastMachine> {
     const config = puppetConfig(options);
     const host = acquireHost();
     const folder = mkdtempSync(join(tmpdir(), 'ballast-conformance-'));
     try {
-      const device: DeviceConfig = { statsVq: true, freePageHint: false, ...options.offers };
+      const device: DeviceConfig = { profile, ...NOTHING_OFFERED, ...options.offers };
       const address = await host.call('listen', {
         seed: config.seed,
         listen: { kind: 'unix', path: join(folder, 'guest.sock') },
@@ -65,7 +84,8 @@ export class BallastMachine implements ConformanceMachine {
         plant: { acceptLateHints: false },
       });
       const guest = new Guest(config, null, undefined, () => undefined);
-      const machine = new BallastMachine(host, guest);
+      const traits = profile === 'ballast' ? traitsOf('ballast') : guiseTraits();
+      const machine = new BallastMachine(host, guest, traits);
       const socket = await connect(address, CONNECT_TIMEOUT_MS);
       serveGuest(socket, (messages) => machine.#serve(guest, messages), guest.facts);
       await host.call('accept', null);

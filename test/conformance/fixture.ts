@@ -22,16 +22,23 @@ export interface Suite {
   it(title: string, options: MachineOptions & BootOptions, test: Test): void;
 }
 
+/** Who wants to know what became of each test, by its full name. */
+export const outcomes = { passed: new Set<string>(), failed: new Set<string>() };
+
 /** How to declare tests that each get a machine of their own. */
 export function suiteOf(start: StartMachine): Suite {
   const test: Suite['test'] = (title, options, body) => {
-    declare(title, async () => {
+    declare(title, async ({ task }) => {
+      const name = `${task.suite?.name} > ${title}`;
+      outcomes.failed.add(name);
       const machine = await start(options);
       try {
         await body({ machine, puppet: new Puppet(machine), run: (thread) => machine.run(thread) });
       } finally {
         await machine[Symbol.asyncDispose]();
       }
+      outcomes.failed.delete(name);
+      outcomes.passed.add(name);
     });
   };
   const it: Suite['it'] = (title, options, body) => {

@@ -190,9 +190,12 @@ export class Puppet {
     return yield* this.exchange(name, { out: [le32s(pfns)] });
   }
 
+  /** What the device says now: the transport may remember what it said before. */
   *read(field: keyof BalloonConfig): Kthread<number> {
-    const data = yield* this.machine.transport.readConfig(BalloonConfig.offsets[field], 4);
-    assert(data.length === 4, `the device has ${field}`);
+    const message = { name: 'getConfig', offset: BalloonConfig.offsets[field], length: 4 } as const;
+    const reply = yield { kind: 'access', message };
+    assert(reply?.name === 'config' && reply.data.length === 4, `the device has ${field}`);
+    const { data } = reply;
     return new DataView(data.buffer, data.byteOffset, 4).getUint32(0, true);
   }
 
