@@ -3,6 +3,7 @@ import type { Kind } from './case.ts';
 import { DEVICE } from './device.ts';
 import { DEVICE_RINGS } from './device-rings.ts';
 import { DRIVER } from './driver.ts';
+import { DRIVER_QUEUES } from './driver-queues.ts';
 import { framesOf } from './frames.ts';
 import { MIGRATION } from './migration.ts';
 
@@ -13,4 +14,5 @@ export const KINDS: readonly Kind[] = [
   MIGRATION,
   framesOf('host-to-guest'),
   DRIVER,
+  DRIVER_QUEUES,
 ];
