@@ -1,7 +1,11 @@
 /**
- * The RAM of an x86 machine as the host sees it: records of 4096 bytes, and a dirty log that is
- * exact because it is a comparison with what each page held when its bit was cleared. Also the view
- * that the device's hand on the rings has of it.
+ * The RAM of an x86 machine as the host sees it: records of 4096 bytes, and a dirty log by comparison
+ * with what each page held when its bit was cleared. Also the view that the device's hand on the
+ * rings has of it.
+ *
+ * A write that changes nothing, or is undone before anybody looks, is not seen: as good, where the
+ * other side has the page as it was then. So who reads a page looks, and a page that a hint kept back
+ * counts as written once somebody uses it.
  */
 import type { GuestBytes } from '../../guest/virtio/queue.ts';
 import type { Message } from '../../protocol/index.ts';
@@ -25,10 +29,13 @@ export function ramSegments(memoryBytes: number): Uint32Array {
 export class X86Memory implements GuestBytes {
   readonly #machine: MemoryMachine;
   readonly #pages: number;
+  readonly #unused: () => Bitmap;
   #log: DirtyLog | null = null;
 
-  constructor(machine: MemoryMachine) {
+  /** `unused`: pages that nobody uses now, those held for hinting among them. */
+  constructor(machine: MemoryMachine, unused: () => Bitmap) {
     this.#machine = machine;
+    this.#unused = unused;
     this.#pages = machine.memoryBytes / PAGE_SIZE_BYTES;
   }
 
@@ -39,6 +46,11 @@ export class X86Memory implements GuestBytes {
 
   touched(gpa: Gpa, lengthBytes: number): void {
     this.#machine.invalidateCode(gpa, lengthBytes);
+  }
+
+  /** The driver hinted these pages. */
+  hinted(firstPfn: number, pageCount: number): void {
+    this.#log?.hinted(firstPfn, pageCount);
   }
 
   /** The memory group. Null: posted; undefined: another message. */
@@ -73,7 +85,7 @@ export class X86Memory implements GuestBytes {
 
   #dirty(clear: boolean): Bitmap {
     if (!this.#log) return new Bitmap(this.#pages);
-    return this.#log.sync(this.#machine.memory, clear);
+    return this.#log.sync(this.#machine.memory, clear, this.#unused);
   }
 
   #read(ranges: Uint32Array): Uint8Array {
@@ -87,7 +99,10 @@ export class X86Memory implements GuestBytes {
     }
     const data = new Uint8Array(pages * PAGE_SIZE_BYTES);
     const { memory } = this.#machine;
-    forEachRange(ranges, (start, end, offset) => data.set(memory.subarray(start, end), offset));
+    forEachRange(ranges, (start, end, offset) => {
+      this.#log?.compare(memory, start, end);
+      data.set(memory.subarray(start, end), offset);
+    });
     return data;
   }
 
@@ -149,23 +164,48 @@ class DirtyLog {
   /** Each page as it was when its bit was last clear. */
   readonly #shadow: Buffer;
   readonly #bits: Bitmap;
+  /** Hinted, and used by nobody since. */
+  readonly #hinted: Bitmap;
 
   constructor(memory: Uint8Array) {
     this.#shadow = Buffer.from(memory);
     this.#bits = new Bitmap(memory.length / PAGE_SIZE_BYTES);
+    this.#hinted = new Bitmap(this.#bits.bitCount);
   }
 
   /** The log as it is now; valid until the next call. */
-  sync(memory: Uint8Array, clear: boolean): Bitmap {
-    const now = Buffer.from(memory.buffer, memory.byteOffset, memory.length);
-    for (let start = 0, pfn = 0; start < now.length; start += PAGE_SIZE_BYTES, pfn++) {
-      const end = start + PAGE_SIZE_BYTES;
-      if (now.compare(this.#shadow, start, end, start, end) !== 0) this.#bits.set(pfn);
-    }
+  sync(memory: Uint8Array, clear: boolean, unused: () => Bitmap): Bitmap {
+    this.#noteReused(unused);
+    this.compare(memory, 0, memory.length);
     if (!clear) return this.#bits;
     const taken = this.#bits.clone();
     this.clear(memory, 0, taken.bytes);
     return taken;
+  }
+
+  /** Notes which pages differ now; positions are bytes, of whole pages. */
+  compare(memory: Uint8Array, from: number, to: number): void {
+    const now = Buffer.from(memory.buffer, memory.byteOffset, memory.length);
+    for (let start = from; start < to; start += PAGE_SIZE_BYTES) {
+      const end = start + PAGE_SIZE_BYTES;
+      if (now.compare(this.#shadow, start, end, start, end) === 0) continue;
+      this.#bits.set(start / PAGE_SIZE_BYTES);
+    }
+  }
+
+  hinted(firstPfn: number, pageCount: number): void {
+    this.#hinted.setRange(firstPfn, pageCount);
+  }
+
+  #noteReused(unused: () => Bitmap): void {
+    let pfn = this.#hinted.nextSet(0);
+    if (pfn < 0) return;
+    const free = unused();
+    for (; pfn >= 0; pfn = this.#hinted.nextSet(pfn + 1)) {
+      if (free.get(pfn)) continue;
+      this.#hinted.clear(pfn);
+      this.#bits.set(pfn);
+    }
   }
 
   clear(memory: Uint8Array, firstPfn: number, bits: Uint8Array): void {

@@ -28,7 +28,7 @@ export class LinuxGuest {
   constructor(machine: X86Machine, port: FramePort) {
     this.#machine = machine;
     this.#port = port;
-    this.memory = new X86Memory(machine);
+    this.memory = new X86Memory(machine, () => this.#oracle.unusedPages());
     this.#console = new AgentConsole(machine);
     this.pci = new VirtioPci({
       memory: this.memory,
@@ -38,10 +38,11 @@ export class LinuxGuest {
       setIrq: (pciId, raised) => machine.setIrq(pciId, raised),
     });
     machine.registerPci(this.pci.pci, this.pci.initialPort, this.pci);
-    this.#oracle = new LinuxOracle(machine, () => ({
-      ...this.pci.counters,
-      now_ns: this.#cpu.nowNs,
-    }));
+    this.#oracle = new LinuxOracle(
+      machine,
+      () => ({ ...this.pci.counters, now_ns: this.#cpu.nowNs }),
+      (firstPfn, pageCount) => this.memory.hinted(firstPfn, pageCount),
+    );
     this.#cpu = this.#newLoop(0);
   }
 

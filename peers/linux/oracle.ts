@@ -21,6 +21,7 @@ export interface OracleState {
 export class LinuxOracle {
   readonly #machine: Pick<X86Machine, 'memory' | 'memoryBytes' | 'consoleText'>;
   readonly #statistics: () => Readonly<Record<string, number>>;
+  readonly #onHint: (firstPfn: number, pageCount: number) => void;
   #map: MemoryMap | null = null;
   /** Blocks hinted and not yet seen in other hands, by first frame. */
   #held = new Map<number, number>();
@@ -28,12 +29,15 @@ export class LinuxOracle {
   #commandQueues = new Set<number>();
   #counters = { hint_recorded_pages: 0, hint_recorded_free_pages: 0 };
 
+  /** `onHint` is told of every block that the driver hints. */
   constructor(
     machine: Pick<X86Machine, 'memory' | 'memoryBytes' | 'consoleText'>,
     statistics: () => Readonly<Record<string, number>>,
+    onHint: (firstPfn: number, pageCount: number) => void,
   ) {
     this.#machine = machine;
     this.#statistics = statistics;
+    this.#onHint = onHint;
   }
 
   /** The reply, or undefined for a message of another group. */
@@ -109,6 +113,7 @@ export class LinuxOracle {
   #hold(pfn: number, pageCount: number): void {
     if (pageCount === 0 || (pfn + pageCount) * PAGE_SIZE_BYTES > this.#machine.memoryBytes) return;
     this.#held.set(pfn, pageCount);
+    this.#onHint(pfn, pageCount);
     this.#counters.hint_recorded_pages += pageCount;
     if (this.#isHeld(pfn)) this.#counters.hint_recorded_free_pages += pageCount;
   }
