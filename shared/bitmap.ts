@@ -80,16 +80,18 @@ export class Bitmap {
     return total;
   }
 
-  /** Index of the first set bit at or after `from`, or −1. */
-  nextSet(from: number): number {
-    if (from >= this.bitCount) return -1;
+  /** Index of the first set bit at or after `from` and below `end`, or −1. */
+  nextSet(from: number, end: number = this.bitCount): number {
+    if (from >= end) return -1;
     let w = from >>> 5;
+    const words = (end + 31) >>> 5;
     let word = this.words[w]! & (-1 << (from & 31));
     while (word === 0) {
-      if (++w >= this.words.length) return -1;
+      if (++w >= words) return -1;
       word = this.words[w]!;
     }
-    return (w << 5) + ctz32(word);
+    const index = (w << 5) + ctz32(word);
+    return index < end ? index : -1;
   }
 
   /** Index of the first clear bit at or after `from`, or `bitCount`. */

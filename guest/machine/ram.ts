@@ -72,10 +72,21 @@ export class Ram {
 
   /** The host gave up the backing: the page reads as zero. Not a guest write, so not logged. */
   discard(pfn: Pfn, pageCount: number): void {
-    for (let i = pfn; i < pfn + pageCount; i++) this.#noteErased(i);
+    if (this.isInUse) for (let i = pfn; i < pfn + pageCount; i++) this.#noteErased(i);
     this.tags.fill(ZERO_TAG, pfn, pfn + pageCount);
     this.untouched.setRange(pfn, pageCount);
-    for (let i = pfn; i < pfn + pageCount; i++) this.#bytes.get(i)?.fill(0);
+    this.#clearBytes(pfn, pageCount);
+  }
+
+  /** Few pages are byte-backed: of a large range, it is they that are looked through. */
+  #clearBytes(pfn: Pfn, pageCount: number): void {
+    if (pageCount <= this.#bytes.size) {
+      for (let i = pfn; i < pfn + pageCount; i++) this.#bytes.get(i)?.fill(0);
+      return;
+    }
+    for (const [one, bytes] of this.#bytes) {
+      if (one >= pfn && one < pfn + pageCount) bytes.fill(0);
+    }
   }
 
   /** A device wrote the record of a page: by DMA, so it is logged. */

@@ -63,8 +63,8 @@ export class Discards {
       return;
     }
     for (let pfn = named.nextClear(first); pfn < end; ) {
-      const next = named.nextSet(pfn);
-      const stop = next < 0 ? end : Math.min(next, end);
+      const next = named.nextSet(pfn, end);
+      const stop = next < 0 ? end : next;
       this.#enter(pfn, stop, named);
       pfn = named.nextClear(stop);
     }

@@ -375,11 +375,8 @@ export class Precopy {
     // QEMU ≥ 6.1 clears here, not when the id was issued: docs/decisions/005 says what that can lose.
     if (this.#clearOrder === 'lazy') this.#clearLogOf(first, pageCount);
     let skippedPages = 0;
-    for (
-      let pfn = bits.nextSet(first);
-      pfn >= 0 && pfn < first + pageCount;
-      pfn = bits.nextSet(pfn)
-    ) {
+    const end = Math.min(first + pageCount, bits.bitCount);
+    for (let pfn = bits.nextSet(first, end); pfn >= 0; pfn = bits.nextSet(pfn, end)) {
       this.bitmap.clear(pfn);
       this.ledger.skip(pfn);
       skippedPages++;

@@ -60,3 +60,13 @@ test.each([
 ])('ctz32(%i) is %i', (value, index) => {
   expect(ctz32(value)).toBe(index);
 });
+
+test('nextSet looks no further than its end', () => {
+  const bitmap = new Bitmap(200);
+  bitmap.set(70);
+  bitmap.set(130);
+  for (let end = 0; end <= 200; end++) {
+    expect(bitmap.nextSet(0, end)).toBe(end > 70 ? 70 : -1);
+    expect(bitmap.nextSet(71, end)).toBe(end > 130 ? 130 : -1);
+  }
+});
