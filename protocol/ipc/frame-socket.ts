@@ -21,6 +21,8 @@ import { clipString, type Sender } from './validate.ts';
 const PAUSE_BYTES = 1024 * 1024;
 /** Unread output beyond this ends the session: the peer asks but never reads. */
 const MAX_UNREAD_BYTES = 2 * MAX_FRAME_BYTES;
+/** Characters of the peer's own words that are told: it chose them. */
+const QUOTED_CHARACTERS = 256;
 /** How long a farewell may take to be written. */
 const LINGER_MS = 500;
 
@@ -148,7 +150,10 @@ export class FrameSocket {
     this.#socket.destroy();
     const code = sessionCodes.find((known) => known === last.code) ?? 'PEER_CLOSED';
     this.#settle(
-      new BallastError(code, `the ${this.#options.peer} ended the session: ${last.message}`),
+      new BallastError(
+        code,
+        `the ${this.#options.peer} ended the session: ${quoted(last.message)}`,
+      ),
     );
   }
 
@@ -163,4 +168,10 @@ export class FrameSocket {
       new BallastError('PEER_CLOSED', `the ${this.#options.peer} closed the channel${where}${why}`),
     );
   }
+}
+
+/** One line, whatever the peer wrote, and nothing that a terminal would obey. */
+function quoted(text: string): string {
+  const line = text.replaceAll(/\p{C}+/gu, ' ').trim();
+  return line.length <= QUOTED_CHARACTERS ? line : `${line.slice(0, QUOTED_CHARACTERS - 1)}…`;
 }

@@ -192,3 +192,14 @@ test('files fill the page cache, are written back, and make room for a process',
   await enter('drop_file name=dirty');
   expect(counters()['nr_file_pages']).toBe(0);
 });
+
+test('a driver that waits for memory is frozen and restored one after the other', async () => {
+  const { enter, guest, hypervisor } = await machine();
+  hypervisor.setBalloon(16_384);
+  await hypervisor.runUntil(hypervisor.vmm.now + 2e8);
+  expect(guest.statistics()['balloon_out_of_puff']).toBeGreaterThan(0);
+  hypervisor.console('freeze');
+  expect(await enter('restore')).toBeUndefined();
+  expect(guest.system.driver.state).toBe('ready');
+  expect(await hypervisor.verify()).toEqual([]);
+});

@@ -233,6 +233,16 @@ describe('a peer that breaks the session', () => {
     });
   });
 
+  test('by an error with words of its own is told in one short line', async () => {
+    const { accepted, connected } = await socketPair();
+    const link = hostLink(accepted);
+    const message = `two\nlines\u001b[2J and ${'x'.repeat(4000)}`;
+    connected.write(encodeFrame([{ name: 'error', code: 'PEER_CLOSED', message }]));
+    const told = (await link.closed)?.message ?? '';
+    expect(told).toMatch(/^the guest ended the session: two lines \[2J and x+…$/);
+    expect(told.length).toBeLessThan(300);
+  });
+
   test('by closing in the middle of a frame is told apart', async () => {
     const { accepted, connected } = await socketPair();
     const link = hostLink(accepted);
