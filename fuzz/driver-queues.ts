@@ -7,7 +7,14 @@ import { PackedQueue } from '../guest/virtio/packed-queue.ts';
 import type { DriverQueue } from '../guest/virtio/queue.ts';
 import { ringOptions } from '../guest/virtio/ring-features.ts';
 import { SplitQueue } from '../guest/virtio/split-queue.ts';
-import { Feature, featureMask, PackedDescFlag, UsedElem, UsedHeader } from '../protocol/index.ts';
+import {
+  Feature,
+  featureMask,
+  PackedDesc,
+  PackedDescFlag,
+  UsedElem,
+  UsedHeader,
+} from '../protocol/index.ts';
 import { PAGE_SIZE_BYTES } from '../shared/index.ts';
 import { ANY, judge, type Kind, type Outcome, type Session, type Verdict } from './case.ts';
 import { Draw } from './draw.ts';
@@ -38,12 +45,12 @@ const EXPECTED: Readonly<Record<Label, readonly Outcome[]>> = {
 class DriverQueueSession implements Session {
   trace: string[] = [];
   readonly #isPacked: boolean;
-  readonly #queue: DriverQueue & { readonly view: DataView };
+  readonly #make: () => DriverQueue & { readonly view: DataView };
+  #queue: DriverQueue & { readonly view: DataView };
   /** Descriptors of each chain that the driver has made available and not got back. */
   readonly #outstanding = new Map<number, number>();
-  /** Where the device writes next: the index of a split ring, the position in a packed one. */
+  /** The used index of a split ring. */
   #next = 0;
-  #wrap = true;
 
   constructor(seed: number) {
     const draw = new Draw(seed);
@@ -55,11 +62,13 @@ class DriverQueueSession implements Session {
     const Queue = this.#isPacked ? PackedQueue : SplitQueue;
     const size = draw.pick(this.#isPacked ? PACKED_SIZES : SIZES);
     const pageCount = Math.ceil(Queue.sizeBytes(size, options) / PAGE_SIZE_BYTES);
-    const place = { memory: new Ram(128), pfn: RING_PFN, pageCount };
-    this.#queue = new Queue(0, size, options, place);
+    this.#make = () =>
+      new Queue(0, size, options, { memory: new Ram(128), pfn: RING_PFN, pageCount });
+    this.#queue = this.#make();
   }
 
   next(draw: Draw): Verdict {
+    if (this.#isLost && draw.chance(1, 2)) this.#renew();
     this.#add(draw);
     const label = draw.pick(LABELS);
     const { size } = this.#queue;
@@ -82,7 +91,15 @@ class DriverQueueSession implements Session {
     return null;
   }
 
+  /** The driver looks where this device does not write, or has given the ring up. */
   #isLost = false;
+
+  #renew(): void {
+    this.#queue = this.#make();
+    this.#outstanding.clear();
+    this.#next = 0;
+    this.#isLost = false;
+  }
 
   /** Some chains more, of one element or several. */
   #add(draw: Draw): void {
@@ -169,17 +186,17 @@ class DriverQueueSession implements Session {
     view.setUint16(this.#usedOffset + UsedHeader.offsets.idx, this.#next, true);
   }
 
-  /** Of a packed ring the driver alone knows how far an id leads: this device takes one step for each. */
+  /** Only the driver knows where it looks next: the entry is everywhere, in one lap or the other. */
   #usePacked(draw: Draw, id: number): void {
     const { view, size } = this.#queue;
-    const at = this.#next * 16;
-    view.setUint32(at + 8, draw.u32(), true);
-    view.setUint16(at + 12, id, true);
-    view.setUint16(at + 14, this.#wrap ? PackedDescFlag.AVAIL | PackedDescFlag.USED : 0, true);
+    const used = draw.chance(1, 2) ? 0 : PackedDescFlag.AVAIL | PackedDescFlag.USED;
+    const lengthBytes = draw.u32();
+    for (let at = 0; at < size * PackedDesc.sizeBytes; at += PackedDesc.sizeBytes) {
+      view.setUint32(at + PackedDesc.offsets.len, lengthBytes, true);
+      view.setUint16(at + PackedDesc.offsets.id, id, true);
+      view.setUint16(at + PackedDesc.offsets.flags, used, true);
+    }
     this.#isLost = true;
-    if (++this.#next < size) return;
-    this.#next = 0;
-    this.#wrap = !this.#wrap;
   }
 
   /** All that the driver takes back: each chain that it has given, once. */
