@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { HintStatus } from '../../host/balloon/hinting.ts';
 import { Kpf } from '../../lab/recording/kpageflags.ts';
 import { Bitmap, MIB, PAGE_SIZE_BYTES } from '../../shared/index.ts';
-import { LINUX_MEMORY_BYTES, LinuxMachine } from '../support/linux-machine.ts';
+import { LINUX_MEMORY_BYTES, LinuxMachine, NO_INIT } from '../support/linux-machine.ts';
 
 const PAGES = (bytes: number) => bytes / PAGE_SIZE_BYTES;
 
@@ -89,6 +89,38 @@ describe('memory of an idle kernel', () => {
     await machine.waitMs(500);
     const [returned] = await machine.pagesWith(Kpf.BUDDY);
     expect(both(hinted, returned!).count()).toBeGreaterThan(hinted.count() - 512);
+  });
+});
+
+describe('free pages that the kernel reports', () => {
+  /** Guest time for some passes of page reporting, one every two seconds. */
+  const REPORTED_MS = 8_000;
+
+  it.each([
+    { kernel: NO_INIT, poison: null, discarded: true },
+    { kernel: `${NO_INIT} init_on_free=1`, poison: 0, discarded: true },
+    { kernel: `${NO_INIT} page_poison=1`, poison: 0xaaaa_aaaa, discarded: false },
+  ])('are discarded unless they hold a pattern: $kernel', async ({ kernel, poison, discarded }) => {
+    await using machine = await LinuxMachine.start({
+      kernelArguments: kernel,
+      device: { pageReporting: true, pagePoison: true },
+    });
+    const { vmm } = machine.hypervisor;
+    expect(await machine.shell('bind')).toEqual([]);
+    // More in large blocks than the kernel keeps to itself.
+    await machine.shell('dd if=/dev/urandom of=/tmp/used bs=1M count=16 2>/dev/null; rm /tmp/used');
+    await machine.waitMs(REPORTED_MS);
+    const { report_pages, reports_poisoned, discarded_pages } = vmm.device.metrics;
+    expect(report_pages).toBeGreaterThan(PAGES(16 * MIB));
+    expect(reports_poisoned > 0).toBe(!discarded);
+    expect(discarded_pages).toBe(discarded ? report_pages : 0);
+    if (poison !== null) expect(vmm.device.poisonVal).toBe(poison);
+    // What was given up is still the kernel's to use.
+    expect(
+      await machine.shell('cd /tmp; cat /bin/busybox >a; cat a a a a >b; cmp a /bin/busybox'),
+    ).toEqual([]);
+    expect(await machine.hypervisor.verify()).toEqual([]);
+    expect(vmm.device.protocolViolations).toBe(0);
   });
 });
 

@@ -17,14 +17,16 @@ import {
   hostLink,
   type LinuxGuestConfig,
   listen,
+  type MigrateParams,
+  type MigrationReport,
 } from '../../protocol/index.ts';
 import { Bitmap, DEFAULT_COSTS, MIB, NS_PER_MS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 
 export const LINUX_MEMORY_BYTES = 192 * MIB;
 const RAM_PAGES = LINUX_MEMORY_BYTES / PAGE_SIZE_BYTES;
-const SHELL_STEP_NS = 20 * NS_PER_MS;
+const SHELL_STEP_MS = 20;
 /** Guest time: what a shell is given for one line. */
-const SHELL_LIMIT_NS = 600_000 * NS_PER_MS;
+const SHELL_LIMIT_MS = 600_000;
 
 /** A page that the kernel would fill anyway would hide that it was lost. */
 export const NO_INIT = 'init_on_alloc=0';
@@ -79,16 +81,16 @@ export class LinuxMachine implements AsyncDisposable {
   }
 
   /** Types a line for the shell and returns what it printed. */
-  async shell(line: string): Promise<readonly string[]> {
+  async shell(line: string, limitMs = SHELL_LIMIT_MS): Promise<readonly string[]> {
     const { hypervisor } = this;
-    const endNs = hypervisor.vmm.now + SHELL_LIMIT_NS;
+    const endNs = hypervisor.vmm.now + limitMs * NS_PER_MS;
     hypervisor.console(line);
     const printed: string[] = [];
     while (hypervisor.vmm.now < endNs) {
       const { pending, lines } = await hypervisor.readConsole();
       printed.push(...lines);
       if (pending === 0 && lines.length === 0) return printed;
-      if (pending > 0) await this.waitMs(SHELL_STEP_NS / NS_PER_MS);
+      if (pending > 0) await this.waitMs(SHELL_STEP_MS);
     }
     throw new RangeError(`not over in time: ${line}`);
   }
@@ -128,6 +130,10 @@ export class LinuxMachine implements AsyncDisposable {
     const { child, link, hello } = await startProcess(this.#options, true);
     this.#processes.push(child);
     this.hypervisor.setDestination(link, hello);
+  }
+
+  migrate(params: MigrateParams): Promise<MigrationReport> {
+    return this.hypervisor.migrate(params);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
