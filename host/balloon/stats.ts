@@ -18,6 +18,7 @@ export interface StatsQueueHooks {
 }
 
 const NOTHING_HELD = -1;
+const NO_TIMER = Number.POSITIVE_INFINITY;
 /** Firecracker's MAX_STATS_DESC_LEN: 256 entries. */
 const STATS_MAX = 256;
 /** A value of 2^64−1 says that there is none, as in QEMU's guest-stats. */
@@ -34,6 +35,9 @@ export class StatsQueue {
   #intervalNs: Nanoseconds = 0;
   /** Timers of an earlier interval or life find another number here. */
   #timer = 0;
+  /** When the timer that counts goes off, and when the question is due. */
+  #timerAtNs: Nanoseconds = NO_TIMER;
+  #dueAtNs: Nanoseconds = 0;
   #lastUpdateNs: Nanoseconds | null = null;
   /** When the question was put that has not been answered yet. */
   #askedAtNs: Nanoseconds | null = null;
@@ -63,6 +67,7 @@ export class StatsQueue {
     const wasOff = this.#intervalNs === 0;
     this.#intervalNs = ns;
     this.#timer++;
+    this.#timerAtNs = NO_TIMER;
     if (ns === 0) return;
     this.#arm(wasOff ? 0 : ns);
   }
@@ -136,10 +141,23 @@ export class StatsQueue {
     return this.#quirks.has('unknown-stats-as-undefined') ? UNKNOWN_STAT : null;
   }
 
+  /** Ask so much later, and not before: a driver that answers unasked puts the question off. */
   #arm(delayNs: Nanoseconds): void {
+    this.#dueAtNs = this.#hooks.now() + delayNs;
+    // One timer, however many answers come: it looks again when it is early.
+    if (this.#timerAtNs <= this.#dueAtNs) return;
+    this.#schedule(delayNs);
+  }
+
+  #schedule(delayNs: Nanoseconds): void {
     const timer = ++this.#timer;
+    this.#timerAtNs = this.#hooks.now() + delayNs;
     this.#hooks.after(delayNs, () => {
-      if (timer === this.#timer) this.#poll();
+      if (timer !== this.#timer) return;
+      this.#timerAtNs = NO_TIMER;
+      const earlyNs = this.#dueAtNs - this.#hooks.now();
+      if (earlyNs > 0) this.#schedule(earlyNs);
+      else this.#poll();
     });
   }
 

@@ -77,6 +77,8 @@ export class DeviceBench {
   readonly actual: number[] = [];
   now = 0;
   inhibited = false;
+  /** Timers that the device has asked for. */
+  timerCount = 0;
   readonly #timers = new EventQueue<() => void>();
 
   constructor(config: DeviceConfig = {}, ramPages = 1024) {
@@ -92,7 +94,10 @@ export class DeviceBench {
       onActual: (pages) => void this.actual.push(pages),
       discardInhibited: () => this.inhibited,
       now: () => this.now,
-      after: (delayNs, action) => this.#timers.schedule(this.now + delayNs, action),
+      after: (delayNs, action) => {
+        this.timerCount++;
+        this.#timers.schedule(this.now + delayNs, action);
+      },
     });
   }
 

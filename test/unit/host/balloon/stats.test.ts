@@ -85,6 +85,19 @@ describe('polling', () => {
     expect(monitor.guestStats().last_update_ns).toBe(0.5 * S);
   });
 
+  test('has one timer, however often the driver answers unasked', () => {
+    const { bench, monitor, answer } = make();
+    monitor.setStatsPollingInterval(1);
+    bench.runFor(0.5 * S);
+    const before = bench.timerCount;
+    for (let i = 0; i < 100; i++) answer(i);
+    expect(bench.timerCount - before).toBeLessThanOrEqual(1);
+    bench.runFor(S - 1);
+    expect(bench.device.metrics.stats_requests).toBe(0);
+    bench.runFor(1);
+    expect(bench.device.metrics.stats_requests).toBe(1);
+  });
+
   test('waits for the first buffer', () => {
     const { bench, monitor, answer } = make();
     monitor.setStatsPollingInterval(1);
