@@ -17,6 +17,7 @@ const QUEUE_SIZE = 16;
 /** Counted, or DEVICE_NEEDS_RESET: which one it is differs between devices. */
 const REFUSED: readonly Outcome[] = ['counted', 'broken'];
 const BROKEN: readonly Outcome[] = ['broken'];
+const ENDED: readonly Outcome[] = ['ended'];
 
 function chain(machine: HostMachine, parts: Omit<Chain, 'head' | 'atNs'>): Chain {
   return { head: machine.freshHead(), atNs: machine.vmm.now, ...parts };
@@ -179,6 +180,13 @@ export const BUFFER_MISTAKES: Readonly<Record<string, Maker>> = {
     const count = draw.pick([QUEUE_SIZE + 1, 200, 5000]);
     const chains = Array.from({ length: count }, (_, i) => ({ head: i % QUEUE_SIZE, atNs: 0 }));
     return unreadable(fieldsOf(draw.pick(machine.queues).index, chains), state);
+  },
+  'avail: more messages than the rings hold chains': (draw, machine, state) => {
+    if (!isLive(state) || !draw.chance(1, 8)) return null;
+    const message = availOf(
+      fieldsOf(machine.queues[0]!.index, [chain(machine, { out: u32sOf(7) })]),
+    );
+    return { posted: Array.from({ length: 1281 }, () => message), allowed: ENDED };
   },
   'avail: a time that is none': (draw, machine, state) => {
     const fields = someFields(draw, machine);
