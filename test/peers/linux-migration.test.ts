@@ -19,14 +19,14 @@ const MANY_PAGES = 5000;
 /** Files with random content, a counter that never stops, and one who uses memory again and again. */
 const SET_UP = [
   'cd /tmp',
-  'for i in 1 2 3 4; do dd if=/dev/urandom of=file$i bs=64k count=16 2>/dev/null; done',
-  'md5sum file? >sums; cat file? | md5sum >sum',
+  'for i in 1 2 3 4; do dd if=/dev/urandom of=file$i bs=64k count=8 2>/dev/null; done',
+  'md5sum file? >sums; cat file? file? | md5sum >sum',
   '(n=0; while :; do n=$((n+1)); echo $n >.n; mv .n count; sleep 0.01; done) >/dev/null 2>&1 &',
   '(while :; do cat /bin/busybox /proc/kallsyms >again; md5sum again; done) >/dev/null 2>&1 &',
 ].reduce((line, next) => (line.endsWith('&') ? `${line} ${next}` : `${line}; ${next}`));
 /** More than the hints left free: the kernel takes hinted blocks back and uses them. */
 const GROW =
-  '(for i in 0 1 2 3 4 5 6 7 8 9; do cat file? >grown$i; done; touch grown) >/dev/null 2>&1 &';
+  '(for i in 0 1 2 3 4 5 6 7 8 9; do cat file? file? >grown$i; done; touch grown) >/dev/null 2>&1 &';
 const CHECK = [
   'while [ ! -e grown ]; do sleep 0.1; done',
   'md5sum -c sums 2>&1 | grep -v OK',
