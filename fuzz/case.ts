@@ -26,7 +26,7 @@ export type Outcome = (typeof OUTCOMES)[number];
 /** Outcomes of what is wrong by construction. */
 export const REJECTED: readonly Outcome[] = ['counted', 'broken', 'ended'];
 /** Of what may be right or wrong: everything but a failure. */
-export const ANY: readonly Outcome[] = OUTCOMES;
+export const ANY: readonly Outcome[] = [...OUTCOMES];
 
 export interface Verdict {
   /** What was sent: `avail.heads odd length`. */
