@@ -60,6 +60,8 @@ export const WORKS: readonly Work[] = [
 ];
 
 const FIRST_PFN = 1 << 15;
+/** Below them, so that a slow migration has not come to its end when everything else is hinted. */
+const BUSY_PAGES = 1 << 12;
 const READY = 15;
 const BUFFER_BYTES = VIRTIO_BALLOON_PFNS_MAX * BALLOON_PFN_BYTES;
 /** Pages for buffers of PFNs: one for each descriptor of the inflate queue. */
@@ -91,7 +93,7 @@ export class PeerDriver<M extends ConformanceMachine = ConformanceMachine> {
   async prepare(work: Work): Promise<void> {
     const { machine } = this;
     const pages = Math.min(work.count * work.elementPages, machine.ramPages - FIRST_PFN);
-    machine.fill(FIRST_PFN, pages, 0x5555);
+    machine.fill(FIRST_PFN - BUSY_PAGES, BUSY_PAGES + pages, 0x5555);
     await machine.settle();
     if (work.queue !== 'free_page_vq') return;
     await machine.control.migrate({ bandwidthBytesPerS: MIB / 4, downtimeLimitMs: 1 });

@@ -36,6 +36,8 @@ export class Ram {
   #nextTag = 1;
   /** Byte-backed regions by each of their frames: region bytes and the frame's offset in them. */
   readonly #bytes = new Map<Pfn, Uint8Array>();
+  /** No frame from here on was ever backed by bytes. */
+  #bytesEnd: Pfn = 0;
 
   constructor(pageCount: number) {
     this.pageCount = pageCount;
@@ -72,14 +74,19 @@ export class Ram {
 
   /** The host gave up the backing: the page reads as zero. Not a guest write, so not logged. */
   discard(pfn: Pfn, pageCount: number): void {
-    if (this.isInUse) for (let i = pfn; i < pfn + pageCount; i++) this.#noteErased(i);
-    this.tags.fill(ZERO_TAG, pfn, pfn + pageCount);
+    const { tags } = this;
+    // What the host never backed is zero, and so has nothing to lose.
+    if (this.isInUse && this.untouched.countRange(pfn, pageCount) < pageCount) {
+      for (let i = pfn; i < pfn + pageCount; i++) if (tags[i] !== ZERO_TAG) this.#noteErased(i);
+    }
+    tags.fill(ZERO_TAG, pfn, pfn + pageCount);
     this.untouched.setRange(pfn, pageCount);
     this.#clearBytes(pfn, pageCount);
   }
 
   /** Few pages are byte-backed: of a large range, it is they that are looked through. */
   #clearBytes(pfn: Pfn, pageCount: number): void {
+    if (pfn >= this.#bytesEnd) return;
     if (pageCount <= this.#bytes.size) {
       for (let i = pfn; i < pfn + pageCount; i++) this.#bytes.get(i)?.fill(0);
       return;
@@ -108,6 +115,7 @@ export class Ram {
    */
   bytesOf(pfn: Pfn, pageCount: number): Uint8Array {
     const region = new Uint8Array(pageCount * PAGE_SIZE_BYTES);
+    this.#bytesEnd = Math.max(this.#bytesEnd, pfn + pageCount);
     for (let i = 0; i < pageCount; i++) {
       assert(!this.#bytes.has(pfn + i), 'a frame is in one byte-backed region at most');
       this.#bytes.set(pfn + i, region.subarray(i * PAGE_SIZE_BYTES, (i + 1) * PAGE_SIZE_BYTES));
@@ -192,8 +200,7 @@ export class Ram {
   }
 
   #noteErased(pfn: Pfn): void {
-    const tag = this.tags[pfn]!;
-    if (tag !== ZERO_TAG && this.isInUse?.(pfn)) this.erased.set(pfn, tag);
+    if (this.isInUse?.(pfn)) this.erased.set(pfn, this.tags[pfn]!);
   }
 
   /** Each write passes here. */
