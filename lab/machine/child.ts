@@ -1,5 +1,5 @@
 import { type ChildProcess, type Serializable, spawn } from 'node:child_process';
-import { BallastError } from '../../shared/index.ts';
+import { BallastError, ExitStatus } from '../../shared/index.ts';
 import { entryArguments } from './paths.ts';
 
 /**
@@ -97,6 +97,10 @@ export class Child {
 
 /** `host process died: killed by SIGKILL`. */
 export function describeDeath(death: Death): BallastError {
+  // It had nothing to start with, and said what the user can do about it.
+  if (death.code === ExitStatus.BAD_INPUT && death.lastWords) {
+    return new BallastError('BAD_INPUT', death.lastWords.replace(/^ballast \w+: /, ''));
+  }
   const how = death.signal
     ? `killed by ${death.signal}`
     : death.code === null
