@@ -1,17 +1,20 @@
 /** Printed at the end of a run against peers: the suite on each device, side by side. */
 import Table from 'cli-table3';
 import { TRAITS } from '../../peers/device-traits.ts';
-import { forgetResults, loadResults } from './results.ts';
+import { openResults, takeResults } from './results.ts';
 
 /** Vitest calls these around all test files of a run. */
 export function setup(): void {
-  forgetResults();
+  openResults();
 }
 
 export function teardown(): void {
-  const results = loadResults();
+  const results = takeResults();
   if (results.length === 0) return;
-  const table = new Table({ head: ['device', 'tests', 'passed', 'failed'], style: { head: [] } });
+  const table = new Table({
+    head: ['device', 'tests', 'passed', 'failed'],
+    style: { head: [], border: [] },
+  });
   for (const { device, passed, failed } of results) {
     table.push([device, passed.length + failed.length, passed.length, failed.length]);
   }
