@@ -6,6 +6,7 @@
 import type { LostPage, MigrationFigures, MigrationReport } from '../../protocol/index.ts';
 import { toUint32, u32Bytes } from '../../protocol/index.ts';
 import { BallastError, Bitmap, type Pfn } from '../../shared/index.ts';
+import { rangesOf, TAG_RECORD_BYTES } from '../memory/records.ts';
 import type { MigrationObserver } from '../migration/drive.ts';
 import type { LiveDestination } from '../migration/live-destination.ts';
 import type { Precopy } from '../migration/precopy.ts';
@@ -153,20 +154,35 @@ export class Evaluator implements MigrationObserver {
    * the source discarded it, and an older copy at the destination is as good (§5.5.6).
    */
   async #verify(precopy: Precopy, free: Bitmap): Promise<Pfn[]> {
-    const lost: Pfn[] = [];
     const { ram, ramPages } = this.#vmm.options;
     const { inflatedPages } = this.#vmm.device;
-    const wrong = await this.#destination?.differences(precopy.destination, ram);
+    const isUsed = (pfn: Pfn) => ram.get(pfn) && !free.get(pfn) && !inflatedPages.get(pfn);
+    if (this.#vmm.records.recordSizeBytes !== TAG_RECORD_BYTES) {
+      return this.#verifyWholePages(precopy, isUsed);
+    }
+    const lost: Pfn[] = [];
     for (let first = 0; first < ramPages; first += VERIFY_CHUNK_PAGES) {
       const count = Math.min(VERIFY_CHUNK_PAGES, ramPages - first);
       const source = await this.#vmm.readRecords(Uint32Array.of(first, count));
       for (let i = 0; i < count; i++) {
         const pfn = first + i;
-        if (!ram.get(pfn) || free.get(pfn) || inflatedPages.get(pfn)) continue;
-        if (source[i] !== precopy.destination.tags[pfn] || wrong?.get(pfn)) lost.push(pfn);
+        if (isUsed(pfn) && source[i] !== precopy.destination.tags[pfn]) lost.push(pfn);
       }
     }
     return lost;
+  }
+
+  /** Only what is used is read, on both sides: what was sent, and what a live destination holds. */
+  async #verifyWholePages(precopy: Precopy, isUsed: (pfn: Pfn) => boolean): Promise<Pfn[]> {
+    const used: Pfn[] = [];
+    for (let pfn = 0; pfn < this.#vmm.options.ramPages; pfn++) if (isUsed(pfn)) used.push(pfn);
+    const ranges = rangesOf(used);
+    const source = await this.#vmm.readRecords(ranges);
+    const arrived = await this.#destination?.readRecords(ranges);
+    return used.filter((pfn, i) => {
+      if (source[i] !== precopy.destination.tags[pfn]) return true;
+      return arrived !== undefined && arrived[i] !== source[i];
+    });
   }
 
   /** What discarding hints took from the guest: lost on both sides, so no comparison finds it. */

@@ -5,7 +5,7 @@
  */
 import { crc32 } from 'node:zlib';
 import { type Message, toUint32, u32Bytes } from '../../protocol/index.ts';
-import { BallastError } from '../../shared/index.ts';
+import { BallastError, type Pfn } from '../../shared/index.ts';
 
 export const TAG_RECORD_BYTES = 4;
 /** Pages of one request for whole pages, 8 MiB: a frame holds 64 MiB. */
@@ -77,10 +77,21 @@ class ZeroRecord {
   }
 }
 
-export function pageCountOf(ranges: Uint32Array): number {
+function pageCountOf(ranges: Uint32Array): number {
   let pages = 0;
   for (let i = 1; i < ranges.length; i += 2) pages += ranges[i]!;
   return pages;
+}
+
+/** Pairs of first frame and count, in the given order. */
+export function rangesOf(pfns: readonly Pfn[]): Uint32Array {
+  const ranges: number[] = [];
+  for (const pfn of pfns) {
+    const last = ranges.length - 2;
+    if (last >= 0 && ranges[last]! + ranges[last + 1]! === pfn) ranges[last + 1]!++;
+    else ranges.push(pfn, 1);
+  }
+  return Uint32Array.from(ranges);
 }
 
 /** The same pages in order, at most `pagesMax` at once. */

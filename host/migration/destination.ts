@@ -6,19 +6,16 @@ export const UNRECEIVED_TAG = 0xdbdbdbdb;
 
 export class Destination {
   readonly tags: Uint32Array;
-  readonly received: Bitmap;
   /** Received with content at least once. */
   readonly normal: Bitmap;
 
   constructor(pageCount: number) {
     this.tags = new Uint32Array(pageCount).fill(UNRECEIVED_TAG);
-    this.received = new Bitmap(pageCount);
     this.normal = new Bitmap(pageCount);
   }
 
   receive(pfn: Pfn, tag: number): void {
     this.tags[pfn] = tag;
-    this.received.set(pfn);
     if (tag !== 0) this.normal.set(pfn);
   }
 }

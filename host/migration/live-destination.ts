@@ -3,14 +3,11 @@
  * it and whose state is the source's when it stopped. From then on it is the guest.
  */
 import { type GuestLink, type Hello, type Message, u32Bytes } from '../../protocol/index.ts';
-import { BallastError, Bitmap, PAGE_SIZE_BYTES, type Pfn } from '../../shared/index.ts';
-import { RecordReader } from '../memory/records.ts';
-import type { Destination } from './destination.ts';
+import { BallastError, PAGE_SIZE_BYTES, type Pfn } from '../../shared/index.ts';
+import { RecordReader, rangesOf } from '../memory/records.ts';
 
 /** A piece of the machine's state. */
 const STATE_PIECE_BYTES = 4 << 20;
-/** What an incoming machine of whole pages holds everywhere until something arrives. */
-const UNRECEIVED_BYTE = 0xdb;
 
 interface Staged {
   readonly pfns: Pfn[];
@@ -77,10 +74,10 @@ export class LiveDestination {
     this.#staged = { pfns: [], pages: [], zeroPfns: [] };
     const frame: Message[] = [];
     if (pfns.length > 0) {
-      frame.push({ name: 'write', ranges: rangesOf(pfns), data: Buffer.concat(pages) });
+      frame.push({ name: 'write', ranges: u32Bytes(rangesOf(pfns)), data: Buffer.concat(pages) });
     }
     // A zero page needs no content: it reads as zero where its backing was given up.
-    if (zeroPfns.length > 0) frame.push({ name: 'discard', ranges: rangesOf(zeroPfns) });
+    if (zeroPfns.length > 0) frame.push({ name: 'discard', ranges: u32Bytes(rangesOf(zeroPfns)) });
     await this.#writing;
     if (frame.length > 0) this.#writing = this.link.exchange(frame);
   }
@@ -91,21 +88,9 @@ export class LiveDestination {
     await this.#writing;
   }
 
-  /** Pages whose content is not what was sent to it last, or that something was written to unsent. */
-  async differences(image: Destination, ram: Bitmap): Promise<Bitmap> {
-    const different = new Bitmap(ram.bitCount);
-    const unreceived = await this.#unreceivedTag();
-    for (let first = 0; first < ram.bitCount; first += VERIFY_PAGES) {
-      const count = Math.min(VERIFY_PAGES, ram.bitCount - first);
-      const tags = await this.#records.read(Uint32Array.of(first, count));
-      for (let i = 0; i < count; i++) {
-        const pfn = first + i;
-        if (!ram.get(pfn)) continue;
-        const expected = image.received.get(pfn) ? image.tags[pfn] : unreceived;
-        if (tags[i] !== expected) different.set(pfn);
-      }
-    }
-    return different;
+  /** Tags of what it holds. */
+  readRecords(ranges: Uint32Array): Promise<Uint32Array> {
+    return this.#records.read(ranges);
   }
 
   /** The machine's state, from the source to here. @throws BallastError when it has none. */
@@ -121,26 +106,6 @@ export class LiveDestination {
       offset += data.length;
     }
   }
-
-  async #unreceivedTag(): Promise<number> {
-    const fill = new Uint8Array(PAGE_SIZE_BYTES).fill(UNRECEIVED_BYTE);
-    const reader = new RecordReader(PAGE_SIZE_BYTES, async () => ({ name: 'records', data: fill }));
-    return (await reader.read(Uint32Array.of(0, 1)))[0]!;
-  }
-}
-
-/** Pages compared at once. */
-const VERIFY_PAGES = 2048;
-
-/** Pairs of first frame and count, in the given order. */
-function rangesOf(pfns: readonly Pfn[]): Uint8Array {
-  const ranges: number[] = [];
-  for (const pfn of pfns) {
-    const last = ranges.length - 2;
-    if (last >= 0 && ranges[last]! + ranges[last + 1]! === pfn) ranges[last + 1]!++;
-    else ranges.push(pfn, 1);
-  }
-  return u32Bytes(Uint32Array.from(ranges));
 }
 
 function unexpected(reply: Message | undefined, expected: string): BallastError {
