@@ -1,52 +1,56 @@
 /**
- * The work of a ring as lines of qtest that are ready before the clock starts: descriptors,
- * available ring and kick of each batch, sent all at once. What is measured is QEMU alone.
+ * The work of a ring in QEMU's memory before the clock starts: what is left to send is the index
+ * and the kick of each batch, and for a report its descriptors. What is measured is QEMU alone.
  */
-import type { DriverQueue } from '../guest/virtio/queue.ts';
+
+import type { Segment } from '../guest/virtio/queue.ts';
 import type { QemuMachine } from '../peers/qemu/machine.ts';
 import type { QtestClient } from '../peers/qemu/qtest.ts';
-import { availRingBytes, descTableBytes } from '../protocol/index.ts';
-import { gpaToPfn, PAGE_SIZE_BYTES } from '../shared/index.ts';
-import type { PeerDriver, Work } from './peer-driver.ts';
+import { AvailFlag, AvailHeader, Desc, DescFlag, UsedHeader, writeLe64 } from '../protocol/index.ts';
+import { type PeerDriver, ringOf, type Work } from './peer-driver.ts';
 
 const U16_MASK = 0xffff;
 const POLL_LIMIT = 100_000;
-/** Two halves of the ring in turn, so that QEMU is never out of work. */
-const BATCHES_UNDER_WAY = 2;
-
-interface Write {
-  readonly gpa: number;
-  readonly data: Uint8Array;
-}
 
 /** Seconds of wall time. */
-export async function measurePrepared(
+export async function measurePreparedLines(
   driver: PeerDriver<QemuMachine>,
   work: Work,
 ): Promise<number> {
-  const { machine } = driver;
-  const { qtest } = machine.registers;
-  const queue = driver.queue(work.queue);
-  const usedAt = queue.areas.deviceGpa + 2;
-  const chains = work.count / work.perChain;
-  const startIndex = await qtest.read16(usedAt);
-  const batches = prepare(driver, work, queue, chains);
-  await qtest.read16(usedAt);
-  const startMs = performance.now();
-  let given = startIndex;
-  const marks: number[] = [];
-  const descriptors = work.queue === 'reporting_vq' ? work.perChain : 1;
-  const underWay = Math.min(BATCHES_UNDER_WAY, Math.floor(queue.size / descriptors));
-  for (const { writes, size } of batches) {
-    // A batch takes the descriptors of the one before the last.
-    if (marks.length >= underWay) await used(qtest, usedAt, marks.shift()!);
-    for (const { gpa, data } of writes) qtest.writeBytes(gpa, data);
-    machine.registers.notify(queue.index);
-    given = (given + size) & U16_MASK;
-    marks.push(given);
+  const { qtest } = driver.machine.registers;
+  const { areas, size } = driver.queue(work.queue);
+  const ring = ringOf(work, size);
+  const usedAt = areas.deviceGpa + UsedHeader.offsets.idx;
+  let index = await qtest.read16(usedAt);
+  // Slot i names chain i: whatever the index is, chains of two batches are different ones.
+  const heads = Uint16Array.from({ length: size }, (_, i) => (i % ring.chains) * ring.descriptors);
+  qtest.writeBytes(areas.driverGpa + AvailHeader.sizeBytes, new Uint8Array(heads.buffer));
+  // Nobody listens to interrupts: the used index is read.
+  qtest.write16(areas.driverGpa + AvailHeader.offsets.flags, AvailFlag.NO_INTERRUPT);
+  let seconds = 0;
+  for (let round = 0; round < work.rounds; round++) {
+    if (round > 0) await driver.touch(work);
+    const tables = descriptorTables(driver, work, ring.chains);
+    await writeTable(qtest, areas.descGpa, tables[0]!);
+    const startMs = performance.now();
+    const underWay: number[] = [];
+    for (let done = 0; done < work.chainsPerRound; done += ring.batch) {
+      if (underWay.length * ring.batch >= ring.chains) await used(qtest, usedAt, underWay.shift()!);
+      if (tables.length > 1) qtest.writeBytes(areas.descGpa, tables[done / ring.batch]!);
+      index = (index + ring.batch) & U16_MASK;
+      qtest.write16(areas.driverGpa + AvailHeader.offsets.idx, index);
+      driver.machine.registers.notify(driver.queue(work.queue).index);
+      underWay.push(index);
+    }
+    await used(qtest, usedAt, index);
+    seconds += (performance.now() - startMs) / 1e3;
   }
-  await used(qtest, usedAt, given);
-  return (performance.now() - startMs) / 1e3;
+  return seconds;
+}
+
+async function writeTable(qtest: QtestClient, gpa: number, table: Uint8Array): Promise<void> {
+  qtest.writeBytes(gpa, table);
+  await qtest.read16(gpa);
 }
 
 /** The used index has come so far. */
@@ -58,75 +62,36 @@ async function used(qtest: QtestClient, usedAt: number, index: number): Promise<
   throw new Error('QEMU does not use what it was given');
 }
 
-/** Fills the driver's own ring and copies it, batch by batch, as if the device had used each. */
-function prepare(
-  driver: PeerDriver<QemuMachine>,
-  work: Work,
-  queue: DriverQueue,
-  chains: number,
-): { readonly writes: readonly Write[]; readonly size: number }[] {
-  const batches: { writes: Write[]; size: number }[] = [];
-  const { ram } = driver.machine.system;
-  const descriptors = work.queue === 'reporting_vq' ? work.perChain : 1;
-  const perBatch = Math.max(1, Math.floor(queue.size / descriptors / BATCHES_UNDER_WAY));
-  const view = viewOf(driver, queue.areas.deviceGpa);
-  let usedIndex = view.getUint16(2, true);
-  const outstanding: number[] = [];
-  for (let done = 0; done < chains; done += perBatch) {
-    const size = Math.min(perBatch, chains - done);
-    while (queue.freeCount < size * descriptors) {
-      const avail = copy(driver, queue.areas.driverGpa, availRingBytes(queue.size));
-      usedIndex = takeBack(queue, view, avail, usedIndex, outstanding.shift()!);
+/** One table for as many chains as the ring has; several where each chain fills it. */
+function descriptorTables(driver: PeerDriver, work: Work, chains: number): Uint8Array[] {
+  const tables: Uint8Array[] = [];
+  const last = chains === 1 ? work.chainsPerRound : 1;
+  for (let first = 0; first < last; first++) {
+    const segments: (Segment & { writable: boolean; next: boolean })[] = [];
+    for (let i = first; i < first + chains; i++) {
+      const { out = [], in: writable = [] } = driver.chain(work, i);
+      for (const one of out) segments.push({ ...one, writable: false, next: false });
+      writable.forEach((one, at) => {
+        segments.push({ ...one, writable: true, next: at + 1 < writable.length });
+      });
     }
-    outstanding.push(size);
-    for (let i = 0; i < size; i++) driver.add(work, done + i);
-    const buffers: Write[] = [];
-    if (work.queue === 'inflateq') {
-      for (const [pfn, bytes] of ram.backed) {
-        if (pfn >= driver.bufferPfn && pfn < driver.bufferPfn + driver.bufferPages) {
-          buffers.push({ gpa: pfn * PAGE_SIZE_BYTES, data: bytes.slice() });
-        }
-      }
-    }
-    const avail = copy(driver, queue.areas.driverGpa, availRingBytes(queue.size));
-    const index = { gpa: queue.areas.driverGpa + 2, data: avail.subarray(2, 4) };
-    const ring = { gpa: queue.areas.driverGpa + 4, data: avail.subarray(4) };
-    const desc = copy(driver, queue.areas.descGpa, descTableBytes(queue.size));
-    batches.push({
-      writes: [...buffers, { gpa: queue.areas.descGpa, data: desc }, ring, index],
-      size,
-    });
+    tables.push(tableOf(segments));
   }
-  return batches;
+  return tables;
 }
 
-/** As the device would: every chain of the batch is used, in order. */
-function takeBack(
-  queue: DriverQueue,
-  used: DataView,
-  avail: Uint8Array,
-  usedIndex: number,
-  count: number,
-): number {
-  const heads = new DataView(avail.buffer, avail.byteOffset, avail.byteLength);
-  let index = usedIndex;
-  for (let i = 0; i < count; i++) {
-    const slot = index % queue.size;
-    used.setUint32(4 + slot * 8, heads.getUint16(4 + slot * 2, true), true);
-    index = (index + 1) & U16_MASK;
-  }
-  used.setUint16(2, index, true);
-  for (let i = 0; i < count; i++) queue.getUsed();
-  return index;
-}
-
-function viewOf({ machine }: PeerDriver<QemuMachine>, gpa: number): DataView {
-  const page = machine.system.ram.backed.get(gpaToPfn(gpa))!;
-  return new DataView(page.buffer, page.byteOffset + (gpa % PAGE_SIZE_BYTES));
-}
-
-function copy({ machine }: PeerDriver<QemuMachine>, gpa: number, lengthBytes: number): Uint8Array {
-  const bytes = machine.system.ram.readBytes(gpa, lengthBytes);
-  if (!bytes) throw new Error('rings are byte-backed');
+function tableOf(
+  segments: readonly (Segment & { writable: boolean; next: boolean })[],
+): Uint8Array {
+  const bytes = new Uint8Array(segments.length * Desc.sizeBytes);
+  const view = new DataView(bytes.buffer);
+  segments.forEach(({ gpa, lengthBytes, writable, next }, i) => {
+    const at = i * Desc.sizeBytes;
+    writeLe64(view, at + Desc.offsets.addr, gpa);
+    view.setUint32(at + Desc.offsets.len, lengthBytes, true);
+    const flags = (writable ? DescFlag.WRITE : 0) | (next ? DescFlag.NEXT : 0);
+    view.setUint16(at + Desc.offsets.flags, flags, true);
+    view.setUint16(at + Desc.offsets.next, next ? i + 1 : 0, true);
+  });
   return bytes;
 }

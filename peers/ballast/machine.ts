@@ -54,6 +54,8 @@ export class BallastMachine implements ConformanceMachine {
   readonly traits: DeviceTraits;
   readonly control: CommandControl;
   readonly system: System<ChannelTransport>;
+  /** Answers for the guest, message by message; null: the guest answers itself. */
+  standIn: ((message: Message) => Message[] | null) | null = null;
   readonly #host: HostProcess;
   readonly #interrupts = { queue: 0, config: 0 };
 
@@ -117,10 +119,14 @@ export class BallastMachine implements ConformanceMachine {
     this.system.kernel.spawn('test', function* () {
       result = { value: yield* body() };
     });
-    // A guest that said it was idle is left alone until something from outside wakes it.
-    await this.#host.call('console', { line: 'wake' });
+    await this.wake();
     await this.until(() => result !== null, 'a thread of the test');
     return (result as unknown as { readonly value: T }).value;
+  }
+
+  /** A guest that said it was idle is left alone until something from outside wakes it. */
+  async wake(): Promise<void> {
+    await this.#host.call('console', { line: 'wake' });
   }
 
   async until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
@@ -159,6 +165,8 @@ export class BallastMachine implements ConformanceMachine {
       if (message.vector === CONFIG_VECTOR) this.#interrupts.config++;
       else this.#interrupts.queue++;
     }
-    return guest.handle(messages);
+    const { standIn } = this;
+    if (!standIn) return guest.handle(messages);
+    return messages.flatMap((message) => standIn(message) ?? guest.handle([message]));
   }
 }
