@@ -12,7 +12,7 @@ import {
   BalloonDevice,
   type BalloonDeviceOptions,
 } from '../host/balloon/device.ts';
-import type { HintEvent } from '../host/migration/thread.ts';
+import type { HintSink } from '../host/balloon/hinting.ts';
 import {
   DEFAULT_KERNEL_OPTIONS,
   type ExploreScenario,
@@ -59,7 +59,7 @@ export class ExploredMachine {
   readonly ram: Bitmap;
   readonly runs: readonly (readonly [start: Pfn, end: Pfn])[];
   /** The migration's hand on hints; null while none runs. */
-  onHint: ((hint: HintEvent) => void) | null = null;
+  onHint: HintSink | null = null;
   /** What users give up once all threads are done. */
   readonly atEnd: (() => void)[] = [];
   /** Buffers of inflateq and deflateq that were not acknowledged yet. */
@@ -86,7 +86,7 @@ export class ExploredMachine {
     this.device = new BalloonDevice(this.#deviceOptions(), {
       post: (message) => this.#fromDevice(message),
       onHint: (gpa, sizeBytes, cmdId, queuedAtNs) =>
-        this.onHint?.({ gpa, sizeBytes, cmdId, queuedAtNs }),
+        this.onHint?.(gpa, sizeBytes, cmdId, queuedAtNs),
     });
     this.#configIrq = this.scheduler.add(
       new QueueActor<Message<'configChanged'>>('irq config', 'interrupt', (message) => {

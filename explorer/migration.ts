@@ -4,10 +4,9 @@
  */
 
 import { PageOwner } from '../guest/mm/index.ts';
-import { HintStatus } from '../host/balloon/hinting.ts';
+import { type HintSink, HintStatus } from '../host/balloon/hinting.ts';
 import { Precopy } from '../host/migration/precopy.ts';
 import type {
-  HintEvent,
   MigrationMachine,
   MigrationReply,
   MigrationRequest,
@@ -62,7 +61,7 @@ export class MigrationActor extends Actor {
 
   override step(now: Nanoseconds): void {
     const machine = this.#machine;
-    if (this.#request === null) machine.onHint = (hint) => this.#applyHint(hint);
+    if (this.#request === null) machine.onHint = (...hint) => this.#applyHint(...hint);
     const { value, done } = this.#thread.next(this.#reply());
     this.#checkBitmap();
     if (done) {
@@ -93,17 +92,17 @@ export class MigrationActor extends Actor {
     return Uint32Array.from(records);
   }
 
-  #applyHint(hint: HintEvent): void {
+  #applyHint(...[gpa, sizeBytes, cmdId, queuedAtNs]: Parameters<HintSink>): void {
     const { device, ghost } = this.#machine;
-    ghost.say(`hint ${gpaToPfn(hint.gpa)}+${hint.sizeBytes / PAGE_SIZE_BYTES} applied`);
-    if (device.hintStatus !== HintStatus.START || hint.cmdId !== device.hintCmdId) {
+    ghost.say(`hint ${gpaToPfn(gpa)}+${sizeBytes / PAGE_SIZE_BYTES} applied`);
+    if (device.hintStatus !== HintStatus.START || cmdId !== device.hintCmdId) {
       throw new Violation(
         'a hint is applied only in the round of its id',
-        `a hint of page ${gpaToPfn(hint.gpa)} under id ${hint.cmdId} is applied, the device's ` +
+        `a hint of page ${gpaToPfn(gpa)} under id ${cmdId} is applied, the device's ` +
           `state is ${device.hintStatus} and its id ${device.hintCmdId}`,
       );
     }
-    this.precopy.applyHint(hint);
+    this.precopy.applyHint(gpa, sizeBytes, cmdId, queuedAtNs);
     this.#checkBitmap();
   }
 

@@ -32,8 +32,8 @@ import {
   BalloonDevice,
   type BalloonDeviceOptions,
 } from './balloon/device.ts';
+import type { HintSink } from './balloon/hinting.ts';
 import { RecordReader, TAG_RECORD_BYTES } from './memory/records.ts';
-import type { HintEvent } from './migration/thread.ts';
 import type { DeviceQueue } from './virtio/queue.ts';
 
 /**
@@ -66,7 +66,7 @@ interface Completion extends Pick<AvailResult, 'used' | 'irqVectors'> {
 
 /** Where hints go while a migration runs. */
 export interface HintConsumer {
-  onHint(hint: HintEvent): void;
+  readonly onHint: HintSink;
   /** All hints of one notification were given to `onHint`; nothing runs before it resolves. */
   afterHints(): Promise<void>;
 }
@@ -123,7 +123,7 @@ export class Vmm {
         onActual: (pages) =>
           this.emit('BALLOON_CHANGE', { actual: (this.ramPageCount - pages) * PAGE_SIZE_BYTES }),
         onHint: (gpa, sizeBytes, cmdId, queuedAtNs) =>
-          this.hintConsumer?.onHint({ gpa, sizeBytes, cmdId, queuedAtNs }),
+          this.hintConsumer?.onHint(gpa, sizeBytes, cmdId, queuedAtNs),
         now: () => this.now,
         after: (delayNs, action) => this.#whenRunning(this.now + delayNs, action),
         renotify: (message) => this.#notified(message, this.now),

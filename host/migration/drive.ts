@@ -32,7 +32,8 @@ export async function migrate(
 ): Promise<{ precopy: Precopy; figures: MigrationFigures }> {
   const precopy = new Precopy(vmm, params, observer, { ...options, ...sliceOf(vmm) });
   vmm.hintConsumer = {
-    onHint: (hint) => precopy.applyHint(hint),
+    onHint: (gpa, sizeBytes, cmdId, queuedAtNs) =>
+      precopy.applyHint(gpa, sizeBytes, cmdId, queuedAtNs),
     afterHints: () => observer.hintsApplied(),
   };
   try {

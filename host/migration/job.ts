@@ -34,7 +34,8 @@ export class MigrationJob {
     const precopy = new Precopy(vmm, params, this.#observer);
     this.#precopy = precopy;
     vmm.hintConsumer = {
-      onHint: (hint) => precopy.applyHint(hint),
+      onHint: (gpa, sizeBytes, cmdId, queuedAtNs) =>
+        precopy.applyHint(gpa, sizeBytes, cmdId, queuedAtNs),
       afterHints: async () => undefined,
     };
     this.#thread = precopy.run();

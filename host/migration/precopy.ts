@@ -6,6 +6,7 @@
  */
 import type { MigrateParams, MigrationFigures } from '../../protocol/index.ts';
 import {
+  type Gpa,
   gpaToPfn,
   type Nanoseconds,
   NS_PER_MS,
@@ -19,7 +20,6 @@ import { DirtyBitmap } from './dirty-bitmap.ts';
 import { HintLedger } from './hint-ledger.ts';
 import {
   advanceFor,
-  type HintEvent,
   type MigrationMachine,
   type MigrationThread,
   type MigrationWatcher,
@@ -368,9 +368,9 @@ export class Precopy {
    * qemu_guest_free_page_hint: the pages need not be sent unless they are written again. For the
    * device, at any time while `run` runs.
    */
-  applyHint(hint: HintEvent): void {
-    const first = gpaToPfn(hint.gpa);
-    const pageCount = Math.floor(hint.sizeBytes / PAGE_SIZE_BYTES);
+  applyHint(gpa: Gpa, sizeBytes: number, cmdId: number, queuedAtNs: Nanoseconds): void {
+    const first = gpaToPfn(gpa);
+    const pageCount = Math.floor(sizeBytes / PAGE_SIZE_BYTES);
     const { bits } = this.bitmap;
     // QEMU ≥ 6.1 clears here, not when the id was issued: docs/decisions/005 says what that can lose.
     if (this.#clearOrder === 'lazy') this.#clearLogOf(first, pageCount);
@@ -381,14 +381,7 @@ export class Precopy {
       this.ledger.skip(pfn);
       skippedPages++;
     }
-    this.ledger.add({
-      pfn: first,
-      pageCount,
-      cmdId: hint.cmdId,
-      queuedAtNs: hint.queuedAtNs,
-      consumedAtNs: this.#machine.now,
-      skippedPages,
-    });
+    this.ledger.add(first, pageCount, cmdId, queuedAtNs, this.#machine.now, skippedPages);
     this.#watcher.hinted(first, pageCount);
   }
 }

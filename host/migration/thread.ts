@@ -9,7 +9,6 @@ import {
   Bitmap,
   type Costs,
   type EventLog,
-  type Gpa,
   type Nanoseconds,
   type Pfn,
 } from '../../shared/index.ts';
@@ -32,14 +31,6 @@ export type PreemptionPoint = 'hints stopped' | 'log read' | 'log cleared' | 're
 export type MigrationReply = Bitmap | Uint32Array | undefined;
 
 export type MigrationThread<T = void> = Generator<MigrationRequest, T, MigrationReply>;
-
-/** A hint of the current round, as the device took it. */
-export interface HintEvent {
-  readonly gpa: Gpa;
-  readonly sizeBytes: number;
-  readonly cmdId: number;
-  readonly queuedAtNs: Nanoseconds;
-}
 
 /** Who watches a migration without being part of it. */
 export interface MigrationWatcher {

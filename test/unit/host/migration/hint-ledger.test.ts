@@ -1,14 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { HintLedger } from '../../../../host/migration/hint-ledger.ts';
 
-const ENTRY = {
-  pfn: 8,
-  pageCount: 4,
-  cmdId: 0x80000001,
-  queuedAtNs: 10,
-  consumedAtNs: 20,
-  skippedPages: 3,
-};
+const CMD_ID = 0x80000001;
 
 describe('the hint ledger', () => {
   test('tells what was skipped to the end from what was sent after all', () => {
@@ -32,8 +25,8 @@ describe('the hint ledger', () => {
 
   test('tells the history of exactly the pages of a range', () => {
     const ledger = new HintLedger(64);
-    ledger.add(ENTRY);
-    ledger.add({ ...ENTRY, pfn: 0, pageCount: 64, consumedAtNs: 30 });
+    ledger.add(8, 4, CMD_ID, 10, 20, 3);
+    ledger.add(0, 64, CMD_ID, 10, 30, 3);
     expect([ledger.blocks, ledger.pages]).toEqual([2, 68]);
     expect(ledger.historyOf(7)).toHaveLength(1);
     expect(ledger.historyOf(12)).toHaveLength(1);
