@@ -67,16 +67,14 @@ function batchesOf(
   queue: number,
   ring: ReturnType<typeof ringOf>,
 ): (first: number, atNs: number) => Message<'avail'> {
-  // A ring that holds more than one batch has the same chains again and again.
-  const places = ring.chains === 1 ? work.chainsPerRound : ring.chains;
   const prepared: Omit<Message<'avail'>, 'at_ns'>[] = [];
-  for (let first = 0; first < places; first += ring.batch) {
+  for (let first = 0; first < work.chainsPerRound; first += ring.batch) {
     prepared.push(batchOf(driver, work, queue, first, ring));
   }
   const times = new Float64Array(ring.batch);
   return (first, atNs) => {
     times.fill(atNs);
-    return { ...prepared[(first % places) / ring.batch]!, at_ns: f64Bytes(times) };
+    return { ...prepared[first / ring.batch]!, at_ns: f64Bytes(times) };
   };
 }
 

@@ -1,12 +1,18 @@
 /**
- * The work of a ring in QEMU's memory before the clock starts: what is left to send is the index
- * and the kick of each batch, and for a report its descriptors. What is measured is QEMU alone.
+ * The work of a ring as it will be in QEMU's memory, before the clock starts: what is sent is the
+ * descriptors of each batch, the index and the kick. What is measured is QEMU alone.
  */
 
-import type { Segment } from '../guest/virtio/queue.ts';
 import type { QemuMachine } from '../peers/qemu/machine.ts';
 import type { QtestClient } from '../peers/qemu/qtest.ts';
-import { AvailFlag, AvailHeader, Desc, DescFlag, UsedHeader, writeLe64 } from '../protocol/index.ts';
+import {
+  AvailFlag,
+  AvailHeader,
+  Desc,
+  DescFlag,
+  UsedHeader,
+  writeLe64,
+} from '../protocol/index.ts';
 import { type PeerDriver, ringOf, type Work } from './peer-driver.ts';
 
 const U16_MASK = 0xffff;
@@ -17,12 +23,13 @@ export async function measurePreparedLines(
   driver: PeerDriver<QemuMachine>,
   work: Work,
 ): Promise<number> {
-  const { qtest } = driver.machine.registers;
-  const { areas, size } = driver.queue(work.queue);
+  const { registers } = driver.machine;
+  const { qtest } = registers;
+  const { areas, size, index: queue } = driver.queue(work.queue);
   const ring = ringOf(work, size);
   const usedAt = areas.deviceGpa + UsedHeader.offsets.idx;
   let index = await qtest.read16(usedAt);
-  // Slot i names chain i: whatever the index is, chains of two batches are different ones.
+  // Slot i names chain i, whatever the index is: chains of two batches are different ones.
   const heads = Uint16Array.from({ length: size }, (_, i) => (i % ring.chains) * ring.descriptors);
   qtest.writeBytes(areas.driverGpa + AvailHeader.sizeBytes, new Uint8Array(heads.buffer));
   // Nobody listens to interrupts: the used index is read.
@@ -30,27 +37,28 @@ export async function measurePreparedLines(
   let seconds = 0;
   for (let round = 0; round < work.rounds; round++) {
     if (round > 0) await driver.touch(work);
-    const tables = descriptorTables(driver, work, ring.chains);
-    await writeTable(qtest, areas.descGpa, tables[0]!);
+    const batches = prepareBatches(driver, work, ring, areas.descGpa, index);
+    // Readable buffers are as many as the ring has chains, and are there already.
+    for (let i = 0; i < ring.chains; i++) {
+      for (const { gpa } of driver.chain(work, i).out ?? []) {
+        qtest.writeBytes(gpa, driver.bytesOf(driver.chain(work, i)));
+      }
+    }
+    await qtest.read16(usedAt);
     const startMs = performance.now();
     const underWay: number[] = [];
-    for (let done = 0; done < work.chainsPerRound; done += ring.batch) {
+    for (const writes of batches) {
       if (underWay.length * ring.batch >= ring.chains) await used(qtest, usedAt, underWay.shift()!);
-      if (tables.length > 1) qtest.writeBytes(areas.descGpa, tables[done / ring.batch]!);
+      for (const { gpa, data } of writes) qtest.writeBytes(gpa, data);
       index = (index + ring.batch) & U16_MASK;
       qtest.write16(areas.driverGpa + AvailHeader.offsets.idx, index);
-      driver.machine.registers.notify(driver.queue(work.queue).index);
+      registers.notify(queue);
       underWay.push(index);
     }
     await used(qtest, usedAt, index);
     seconds += (performance.now() - startMs) / 1e3;
   }
   return seconds;
-}
-
-async function writeTable(qtest: QtestClient, gpa: number, table: Uint8Array): Promise<void> {
-  qtest.writeBytes(gpa, table);
-  await qtest.read16(gpa);
 }
 
 /** The used index has come so far. */
@@ -62,36 +70,61 @@ async function used(qtest: QtestClient, usedAt: number, index: number): Promise<
   throw new Error('QEMU does not use what it was given');
 }
 
-/** One table for as many chains as the ring has; several where each chain fills it. */
-function descriptorTables(driver: PeerDriver, work: Work, chains: number): Uint8Array[] {
-  const tables: Uint8Array[] = [];
-  const last = chains === 1 ? work.chainsPerRound : 1;
-  for (let first = 0; first < last; first++) {
-    const segments: (Segment & { writable: boolean; next: boolean })[] = [];
-    for (let i = first; i < first + chains; i++) {
-      const { out = [], in: writable = [] } = driver.chain(work, i);
-      for (const one of out) segments.push({ ...one, writable: false, next: false });
-      writable.forEach((one, at) => {
-        segments.push({ ...one, writable: true, next: at + 1 < writable.length });
-      });
-    }
-    tables.push(tableOf(segments));
-  }
-  return tables;
+interface Write {
+  readonly gpa: number;
+  readonly data: Uint8Array;
 }
 
+/** The descriptors of each batch, which begins where the index stands. */
+function prepareBatches(
+  driver: PeerDriver,
+  work: Work,
+  { batch, chains, descriptors }: ReturnType<typeof ringOf>,
+  descGpa: number,
+  startIndex: number,
+): Write[][] {
+  const batches: Write[][] = [];
+  for (let first = 0; first < work.chainsPerRound; first += batch) {
+    const start = (startIndex + first) % chains;
+    // Up to the end of the ring, and on from its beginning.
+    const upToEnd = Math.min(batch, chains - start);
+    const pieces = [{ place: start, from: first, count: upToEnd }];
+    if (upToEnd < batch) pieces.push({ place: 0, from: first + upToEnd, count: batch - upToEnd });
+    batches.push(
+      pieces.map(({ place, from, count }) => ({
+        gpa: descGpa + place * descriptors * Desc.sizeBytes,
+        data: tableOf(driver, work, from, count, place * descriptors),
+      })),
+    );
+  }
+  return batches;
+}
+
+/** Descriptors of `count` chains from the `from`-th on; the first of them has that number. */
 function tableOf(
-  segments: readonly (Segment & { writable: boolean; next: boolean })[],
+  driver: PeerDriver,
+  work: Work,
+  from: number,
+  count: number,
+  firstId: number,
 ): Uint8Array {
+  const segments: { gpa: number; lengthBytes: number; flags: number }[] = [];
+  for (let i = from; i < from + count; i++) {
+    const { out = [], in: writable = [] } = driver.chain(work, i);
+    for (const one of out) segments.push({ ...one, flags: 0 });
+    writable.forEach((one, at) => {
+      const next = at + 1 < writable.length ? DescFlag.NEXT : 0;
+      segments.push({ ...one, flags: DescFlag.WRITE | next });
+    });
+  }
   const bytes = new Uint8Array(segments.length * Desc.sizeBytes);
   const view = new DataView(bytes.buffer);
-  segments.forEach(({ gpa, lengthBytes, writable, next }, i) => {
+  segments.forEach(({ gpa, lengthBytes, flags }, i) => {
     const at = i * Desc.sizeBytes;
     writeLe64(view, at + Desc.offsets.addr, gpa);
     view.setUint32(at + Desc.offsets.len, lengthBytes, true);
-    const flags = (writable ? DescFlag.WRITE : 0) | (next ? DescFlag.NEXT : 0);
     view.setUint16(at + Desc.offsets.flags, flags, true);
-    view.setUint16(at + Desc.offsets.next, next ? i + 1 : 0, true);
+    view.setUint16(at + Desc.offsets.next, flags & DescFlag.NEXT ? firstId + i + 1 : 0, true);
   });
   return bytes;
 }

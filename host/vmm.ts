@@ -14,7 +14,6 @@ import {
   MESSAGES,
   type Message,
   type MessageName,
-  toFloat64,
 } from '../protocol/index.ts';
 import {
   assert,
@@ -311,8 +310,10 @@ export class Vmm {
    * has let that time pass; one that ended on an event of ours has not. Times are the guest's word.
    */
   #handlingTimeOf(message: Message<'avail'>): Nanoseconds {
-    const firstAtNs = toFloat64(message.at_ns)?.[0];
-    if (firstAtNs === undefined || !Number.isInteger(firstAtNs)) return this.now;
+    const { at_ns: times } = message;
+    if (times.length < 8) return this.now;
+    const firstAtNs = new DataView(times.buffer, times.byteOffset).getFloat64(0, true);
+    if (!Number.isInteger(firstAtNs)) return this.now;
     const latencyNs = Math.max(0, firstAtNs + this.options.costs.notifyNs - this.now);
     return this.now + Math.min(latencyNs, this.options.costs.notifyNs);
   }

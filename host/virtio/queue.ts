@@ -7,9 +7,6 @@ import {
   MAX_BATCH_OUT_BYTES,
   MAX_BATCH_SEGMENTS,
   type Message,
-  toFloat64,
-  toUint16,
-  toUint32,
   u16Bytes,
   u32Bytes,
 } from '../../protocol/index.ts';
@@ -22,7 +19,36 @@ export interface QueueAddresses {
   readonly usedGpa: Gpa;
 }
 
-/** Position of the chain under the cursor, and views of its parts. */
+/** Columns of a message, aligned and used again for the next one: larger only when one needs it. */
+class Columns {
+  readonly u16: Uint16Array;
+  readonly u32: Uint32Array;
+  readonly f64: Float64Array;
+  readonly capacity: number;
+  readonly #u16Bytes: Uint8Array;
+  readonly #u32Bytes: Uint8Array;
+  readonly #f64Bytes: Uint8Array;
+
+  constructor(capacity: number) {
+    this.capacity = capacity;
+    this.u16 = new Uint16Array(capacity);
+    this.u32 = new Uint32Array(capacity);
+    this.f64 = new Float64Array(capacity);
+    this.#u16Bytes = new Uint8Array(this.u16.buffer);
+    this.#u32Bytes = new Uint8Array(this.u32.buffer);
+    this.#f64Bytes = new Uint8Array(this.f64.buffer);
+  }
+
+  copy(u16: Uint8Array | null, u32: Uint8Array, f64: Uint8Array): void {
+    if (u16) this.#u16Bytes.set(u16);
+    this.#u32Bytes.set(u32);
+    this.#f64Bytes.set(f64);
+  }
+}
+
+const FIRST_CAPACITY = 256;
+
+/** Position of the chain under the cursor, and its parts. */
 export class AvailCursor {
   head = 0;
   atNs: Nanoseconds = 0;
@@ -33,58 +59,70 @@ export class AvailCursor {
   inStart = 0;
   inCount = 0;
   out: DataView = EMPTY_VIEW;
-  inGpa: Float64Array = EMPTY_F64;
-  inBytes: Uint32Array = EMPTY_U32;
   #index = -1;
-  #heads: Uint16Array = EMPTY_U16;
-  #atNs: Float64Array = EMPTY_F64;
-  #outBytes: Uint32Array = EMPTY_U32;
-  #inCount: Uint16Array = EMPTY_U16;
+  #count = 0;
+  /** Of each chain: head, bytes of its readable part, time. */
+  #chains = new Columns(FIRST_CAPACITY);
+  /** Of each chain: number of its writable segments. */
+  #inCounts = new Uint16Array(FIRST_CAPACITY);
+  /** Of each writable segment: length, address. */
+  #segments = new Columns(FIRST_CAPACITY);
+
+  get inGpa(): Float64Array {
+    return this.#segments.f64;
+  }
+
+  get inBytes(): Uint32Array {
+    return this.#segments.u32;
+  }
 
   /** Takes a message whose fields agree; false, and an empty cursor, otherwise. */
   load(message: Message<'avail'>, queueSize: number): boolean {
     this.#index = -1;
-    this.#heads = EMPTY_U16;
+    this.#count = 0;
     this.outStart = this.outBytes = this.inStart = this.inCount = 0;
-    const heads = toUint16(message.heads);
-    const atNs = toFloat64(message.at_ns);
-    const outBytes = toUint32(message.out_bytes);
-    const inCount = toUint16(message.in_count);
-    const inGpa = toFloat64(message.in_gpa);
-    const inBytes = toUint32(message.in_bytes);
-    if (!heads || !atNs || !outBytes || !inCount || !inGpa || !inBytes) return false;
-    const count = heads.length;
-    if (count === 0 || count > queueSize) return false;
-    if (atNs.length !== count || outBytes.length !== count || inCount.length !== count) {
-      return false;
-    }
-    if (inGpa.length !== inBytes.length || inGpa.length > MAX_BATCH_SEGMENTS) return false;
-    if (message.out.length > MAX_BATCH_OUT_BYTES || sum(outBytes) !== message.out.length)
-      return false;
-    if (sum(inCount) !== inGpa.length) return false;
-    if (!timesAreOrdered(atNs) || !segmentsAreAddressable(inGpa, inBytes)) return false;
-    this.#heads = heads;
-    this.#atNs = atNs;
-    this.#outBytes = outBytes;
-    this.#inCount = inCount;
-    this.inGpa = inGpa;
-    this.inBytes = inBytes;
-    const { out } = message;
+    const { heads, at_ns, out_bytes, in_count, in_gpa, in_bytes, out } = message;
+    const count = heads.length / 2;
+    const segments = in_gpa.length / 8;
+    if (!Number.isInteger(count) || count === 0 || count > queueSize) return false;
+    if (at_ns.length !== 8 * count || out_bytes.length !== 4 * count) return false;
+    if (in_count.length !== 2 * count || in_bytes.length !== 4 * segments) return false;
+    if (!Number.isInteger(segments) || segments > MAX_BATCH_SEGMENTS) return false;
+    if (out.length > MAX_BATCH_OUT_BYTES) return false;
+    this.#reserve(count, segments);
+    const chains = this.#chains;
+    const inCounts = this.#inCounts;
+    chains.copy(heads, out_bytes, at_ns);
+    new Uint8Array(inCounts.buffer).set(in_count);
+    this.#segments.copy(null, in_bytes, in_gpa);
+    if (sum(chains.u32, count) !== out.length || sum(inCounts, count) !== segments) return false;
+    if (!timesAreOrdered(chains.f64, count)) return false;
+    if (!segmentsAreAddressable(this.inGpa, this.inBytes, segments)) return false;
+    this.#count = count;
     this.out = new DataView(out.buffer, out.byteOffset, out.byteLength);
     return true;
   }
 
   /** Moves to the next chain; false after the last one. */
   next(): boolean {
-    if (this.#index + 1 >= this.#heads.length) return false;
+    if (this.#index + 1 >= this.#count) return false;
     this.#index++;
     this.outStart += this.outBytes;
     this.inStart += this.inCount;
-    this.head = this.#heads[this.#index]!;
-    this.atNs = this.#atNs[this.#index]!;
-    this.outBytes = this.#outBytes[this.#index]!;
-    this.inCount = this.#inCount[this.#index]!;
+    this.head = this.#chains.u16[this.#index]!;
+    this.atNs = this.#chains.f64[this.#index]!;
+    this.outBytes = this.#chains.u32[this.#index]!;
+    this.inCount = this.#inCounts[this.#index]!;
     return true;
+  }
+
+  #reserve(count: number, segments: number): void {
+    if (count > this.#chains.capacity) {
+      const capacity = capacityFor(count);
+      this.#chains = new Columns(capacity);
+      this.#inCounts = new Uint16Array(capacity);
+    }
+    if (segments > this.#segments.capacity) this.#segments = new Columns(capacityFor(segments));
   }
 }
 
@@ -141,21 +179,23 @@ export class DeviceQueue {
   }
 }
 
-const EMPTY_U16 = new Uint16Array(0);
-const EMPTY_U32 = new Uint32Array(0);
-const EMPTY_F64 = new Float64Array(0);
 const EMPTY_VIEW = new DataView(new ArrayBuffer(0));
 
-function sum(values: Uint16Array | Uint32Array): number {
+/** Twice as much at a time, so that a peer cannot make us grow step by step. */
+function capacityFor(count: number): number {
+  return 2 ** Math.ceil(Math.log2(count));
+}
+
+function sum(values: Uint16Array | Uint32Array, count: number): number {
   let total = 0;
-  for (let i = 0; i < values.length; i++) total += values[i]!;
+  for (let i = 0; i < count; i++) total += values[i]!;
   return total;
 }
 
 /** Times are integers, and no chain was notified before the one ahead of it. */
-function timesAreOrdered(atNs: Float64Array): boolean {
+function timesAreOrdered(atNs: Float64Array, count: number): boolean {
   let last = 0;
-  for (let i = 0; i < atNs.length; i++) {
+  for (let i = 0; i < count; i++) {
     const at = atNs[i]!;
     if (!Number.isSafeInteger(at) || at < last) return false;
     last = at;
@@ -163,8 +203,8 @@ function timesAreOrdered(atNs: Float64Array): boolean {
   return true;
 }
 
-function segmentsAreAddressable(gpas: Float64Array, lengths: Uint32Array): boolean {
-  for (let i = 0; i < gpas.length; i++) {
+function segmentsAreAddressable(gpas: Float64Array, lengths: Uint32Array, count: number): boolean {
+  for (let i = 0; i < count; i++) {
     const gpa = gpas[i]!;
     if (lengths[i] === 0 || !Number.isSafeInteger(gpa) || gpa < 0) return false;
     if (!Number.isSafeInteger(gpa + lengths[i]!)) return false;

@@ -1,5 +1,11 @@
 import { chmodSync, lstatSync, rmSync } from 'node:fs';
-import { createServer, connect as openSocket, type Server, type Socket } from 'node:net';
+import {
+  createServer,
+  connect as openSocket,
+  type Server,
+  Socket,
+  type SocketConstructorOpts,
+} from 'node:net';
 import { BallastError } from '../../shared/index.ts';
 import type { Address } from '../control.ts';
 import { attachReceiver, Receiver } from './receiver.ts';
@@ -60,11 +66,7 @@ export async function listen(address: Address): Promise<Listener> {
 /** Throws BallastError PEER_CLOSED when nobody answers within `timeoutMs`. */
 export function connect(address: Address, timeoutMs: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const receiver = new Receiver();
-    const onread = {
-      buffer: new Uint8Array(READ_BUFFER_BYTES),
-      callback: (count: number, buffer: Uint8Array) => receiver.take(buffer.subarray(0, count)),
-    };
+    const { receiver, onread } = staticReceiver();
     const socket =
       address.kind === 'unix'
         ? openSocket({ path: address.path, onread })
@@ -85,6 +87,31 @@ export function connect(address: Address, timeoutMs: number): Promise<Socket> {
       resolve(socket);
     });
   });
+}
+
+/** Reads go into one buffer, again and again, instead of 64 KiB of new memory each. */
+function staticReceiver() {
+  const receiver = new Receiver();
+  const onread = {
+    buffer: new Uint8Array(READ_BUFFER_BYTES),
+    callback: (count: number, buffer: Uint8Array) => receiver.take(buffer.subarray(0, count)),
+  };
+  return { receiver, onread };
+}
+
+/**
+ * The same connection with a static buffer. Node offers that option to who connects only, so the
+ * accepted socket's handle goes to a socket of our own; where there is no such handle, the accepted
+ * socket itself will do.
+ */
+function withStaticBuffer(accepted: Socket): Socket {
+  const { _handle: handle } = accepted as { _handle?: object | null };
+  if (!handle) return accepted;
+  const { receiver, onread } = staticReceiver();
+  const options = { handle, onread, pauseOnCreate: true } as SocketConstructorOpts;
+  const socket = new Socket(options);
+  attachReceiver(socket, receiver);
+  return socket;
 }
 
 class SocketListener implements Listener {
@@ -121,7 +148,8 @@ class SocketListener implements Listener {
     return Promise.resolve();
   }
 
-  #arrived(socket: Socket): void {
+  #arrived(accepted: Socket): void {
+    const socket = withStaticBuffer(accepted);
     // Until a session takes the socket over, a reset must not end the process.
     socket.on('error', () => {});
     const waiting = this.#waiting.shift();
