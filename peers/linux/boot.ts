@@ -2,8 +2,16 @@
  * From power-on to a shell that listens: the machine with its kernel, once; afterwards the same from
  * a snapshot of that moment, which takes a tenth of the time.
  */
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
 import { deserialize, serialize } from 'node:v8';
 import { BallastError, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import type { LinuxPeer } from '../fetch/index.ts';
@@ -13,6 +21,8 @@ import { X86Machine } from './x86-machine.ts';
 /** The kernel follows its timers, not the computer's; a slow computer only takes longer. */
 const BOOT_LIMIT_MS = 120_000;
 const SLICES_PER_TURN = 16;
+/** Some tens of megabytes each. */
+const SNAPSHOTS_KEPT = 8;
 /** Whatever the guest is to do, it boots like this: quickly, and with its log on the first serial port. */
 const COMMAND_LINE =
   'console=ttyS0 quiet loglevel=4 tsc=reliable mitigations=off cryptomgr.notests=1 noisapnp nokaslr';
@@ -46,10 +56,11 @@ export async function bootMachine(
   attach: (machine: X86Machine) => void,
 ): Promise<X86Machine> {
   const { snapshotPath } = options;
-  if (snapshotPath !== null && existsSync(snapshotPath)) {
+  const snapshot = snapshotPath === null ? null : readSnapshot(snapshotPath);
+  if (snapshot) {
     const machine = await createEmptyMachine(options);
     attach(machine);
-    restore(machine, deserialize(readFileSync(snapshotPath)) as Snapshot);
+    restore(machine, snapshot);
     return machine;
   }
   const { kernelArguments, memoryBytes, peer } = options;
@@ -98,6 +109,23 @@ function keep(machine: X86Machine, path: string): void {
   const unfinished = `${path}.${process.pid}`;
   writeFileSync(unfinished, serialize(snapshot));
   renameSync(unfinished, path);
+  dropOld(dirname(path));
+}
+
+/** null: there is none, or none that can be read. */
+function readSnapshot(path: string): Snapshot | null {
+  try {
+    return deserialize(readFileSync(path)) as Snapshot;
+  } catch {
+    return null;
+  }
+}
+
+/** Each is of one version of kernel and code; nobody will ask for the oldest again. */
+function dropOld(folder: string): void {
+  const paths = readdirSync(folder).map((name) => join(folder, name));
+  const newestFirst = paths.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs);
+  for (const path of newestFirst.slice(SNAPSHOTS_KEPT)) rmSync(path, { force: true });
 }
 
 function restore(machine: X86Machine, { x86, pfns, records }: Snapshot): void {
