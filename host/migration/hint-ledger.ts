@@ -6,32 +6,17 @@ import { Bitmap, type Nanoseconds, type Pfn } from '../../shared/index.ts';
 
 /** Entries kept for the history of a page; the counters stay exact beyond it. */
 const KEPT_ENTRIES = 1 << 18;
-const FIRST_CAPACITY = 1 << 10;
+const CHUNK_SHIFT = 14;
+const CHUNK_ENTRIES = 1 << CHUNK_SHIFT;
 
 /** Entries by columns: hints come by the million, and nobody looks at most of them again. */
-class Entries {
-  readonly pfn: Uint32Array;
-  readonly pageCount: Uint32Array;
-  readonly cmdId: Uint32Array;
-  readonly skippedPages: Uint32Array;
-  readonly queuedAtNs: Float64Array;
-  readonly consumedAtNs: Float64Array;
-
-  constructor(capacity: number, old?: Entries) {
-    this.pfn = new Uint32Array(capacity);
-    this.pageCount = new Uint32Array(capacity);
-    this.cmdId = new Uint32Array(capacity);
-    this.skippedPages = new Uint32Array(capacity);
-    this.queuedAtNs = new Float64Array(capacity);
-    this.consumedAtNs = new Float64Array(capacity);
-    if (!old) return;
-    this.pfn.set(old.pfn);
-    this.pageCount.set(old.pageCount);
-    this.cmdId.set(old.cmdId);
-    this.skippedPages.set(old.skippedPages);
-    this.queuedAtNs.set(old.queuedAtNs);
-    this.consumedAtNs.set(old.consumedAtNs);
-  }
+class Chunk {
+  readonly pfn = new Uint32Array(CHUNK_ENTRIES);
+  readonly pageCount = new Uint32Array(CHUNK_ENTRIES);
+  readonly cmdId = new Uint32Array(CHUNK_ENTRIES);
+  readonly skippedPages = new Uint32Array(CHUNK_ENTRIES);
+  readonly queuedAtNs = new Float64Array(CHUNK_ENTRIES);
+  readonly consumedAtNs = new Float64Array(CHUNK_ENTRIES);
 }
 
 export class HintLedger {
@@ -42,7 +27,7 @@ export class HintLedger {
   blocks = 0;
   pages = 0;
   resentPages = 0;
-  #entries = new Entries(FIRST_CAPACITY);
+  readonly #chunks: Chunk[] = [];
   #entryCount = 0;
 
   constructor(pageCount: number) {
@@ -61,16 +46,16 @@ export class HintLedger {
   ): void {
     this.blocks++;
     this.pages += pageCount;
-    const i = this.#entryCount;
-    if (i === KEPT_ENTRIES) return;
-    if (i === this.#entries.pfn.length) this.#entries = new Entries(2 * i, this.#entries);
-    const entries = this.#entries;
-    entries.pfn[i] = pfn;
-    entries.pageCount[i] = pageCount;
-    entries.cmdId[i] = cmdId;
-    entries.skippedPages[i] = skippedPages;
-    entries.queuedAtNs[i] = queuedAtNs;
-    entries.consumedAtNs[i] = consumedAtNs;
+    if (this.#entryCount === KEPT_ENTRIES) return;
+    const i = this.#entryCount & (CHUNK_ENTRIES - 1);
+    if (i === 0) this.#chunks.push(new Chunk());
+    const chunk = this.#chunks[this.#entryCount >>> CHUNK_SHIFT]!;
+    chunk.pfn[i] = pfn;
+    chunk.pageCount[i] = pageCount;
+    chunk.cmdId[i] = cmdId;
+    chunk.skippedPages[i] = skippedPages;
+    chunk.queuedAtNs[i] = queuedAtNs;
+    chunk.consumedAtNs[i] = consumedAtNs;
     this.#entryCount++;
   }
 
@@ -88,13 +73,15 @@ export class HintLedger {
   }
 
   historyOf(pfn: Pfn): string[] {
-    const { pfn: first, pageCount, cmdId, skippedPages, queuedAtNs, consumedAtNs } = this.#entries;
     const lines: string[] = [];
-    for (let i = 0; i < this.#entryCount; i++) {
-      if (pfn < first[i]! || pfn >= first[i]! + pageCount[i]!) continue;
+    for (let entry = 0; entry < this.#entryCount; entry++) {
+      const chunk = this.#chunks[entry >>> CHUNK_SHIFT]!;
+      const i = entry & (CHUNK_ENTRIES - 1);
+      const pageCount = chunk.pageCount[i]!;
+      if (pfn < chunk.pfn[i]! || pfn >= chunk.pfn[i]! + pageCount) continue;
       lines.push(
-        `hint consumed at ${consumedAtNs[i]} ns under id ${cmdId[i]} ` +
-          `(queued at ${queuedAtNs[i]} ns), ${skippedPages[i]} of ${pageCount[i]} pages skipped`,
+        `hint consumed at ${chunk.consumedAtNs[i]} ns under id ${chunk.cmdId[i]} ` +
+          `(queued at ${chunk.queuedAtNs[i]} ns), ${chunk.skippedPages[i]} of ${pageCount} pages skipped`,
       );
     }
     return lines;

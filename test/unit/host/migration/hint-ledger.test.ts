@@ -35,4 +35,14 @@ describe('the hint ledger', () => {
       expect.stringContaining('consumed at 30 ns'),
     ]);
   });
+
+  test('keeps the history of hints by the thousand, and no more than so many', () => {
+    const ledger = new HintLedger(64);
+    for (let i = 0; i < 300_000; i++) ledger.add(i % 64, 1, CMD_ID, i, i, 0);
+    expect([ledger.blocks, ledger.pages]).toEqual([300_000, 300_000]);
+    const history = ledger.historyOf(63);
+    expect(history).toHaveLength(2 ** 18 / 64);
+    expect(history[0]).toContain('consumed at 63 ns');
+    expect(history.at(-1)).toContain(`consumed at ${2 ** 18 - 1} ns`);
+  });
 });
