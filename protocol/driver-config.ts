@@ -30,6 +30,8 @@ export interface DriverConfig {
   readonly onNeedsReset: 'ignore' | 'reset';
   /** The first statistics buffer is kicked before DRIVER_OK, as Linux does, or after it. */
   readonly kicksEarly: boolean;
+  /** `freeze` suspends the device (VIRTIO_F_SUSPEND) instead of resetting it; Linux does not. */
+  readonly suspendsDevice: boolean;
 }
 
 /**
@@ -43,6 +45,7 @@ export const DEFAULT_DRIVER_CONFIG: DriverConfig = {
   numbering: 'dense-by-offered',
   onNeedsReset: 'ignore',
   kicksEarly: true,
+  suspendsDevice: false,
 };
 
 /** The set of features with these names; unknown ones are none. */

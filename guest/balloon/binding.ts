@@ -32,6 +32,11 @@ export interface BindingOptions {
   readonly callback: (name: BalloonQueueName) => void;
 }
 
+const DRIVER_OK = bit(DeviceStatus.DRIVER_OK);
+const SUSPEND = bit(DeviceStatus.SUSPEND);
+/** A device that takes longer than so many looks at its status does not do it. */
+const STATUS_READS_MAX = 16;
+
 export class BalloonBinding {
   /** What was negotiated. */
   features: FeatureSet = 0n;
@@ -39,6 +44,8 @@ export class BalloonBinding {
   queues: BalloonQueues | null = null;
   readonly #options: BindingOptions;
   #status = 0;
+  /** Of a suspended device: nobody uses them. */
+  #suspendedQueues: BalloonQueues | null = null;
 
   constructor(options: BindingOptions) {
     this.#options = options;
@@ -68,6 +75,40 @@ export class BalloonBinding {
     this.#options.transport.onConfigChanged = null;
     yield* this.#options.transport.reset();
     this.#forget();
+  }
+
+  get canSuspend(): boolean {
+    return hasFeature(this.features, Feature.SUSPEND);
+  }
+
+  get isSuspended(): boolean {
+    return this.#suspendedQueues !== null;
+  }
+
+  /** False: the device did not do it. */
+  *suspend(): Kthread<boolean> {
+    yield* this.#options.transport.setStatus(this.#status | SUSPEND);
+    if (!(yield* this.#reaches(SUSPEND))) return false;
+    this.#suspendedQueues = this.queues;
+    this.queues = null;
+    return true;
+  }
+
+  /** DRIVER_OK ends a suspend. False: the device did not take it. */
+  *resume(): Kthread<boolean> {
+    yield* this.#options.transport.setStatus(this.#status);
+    this.queues = this.#suspendedQueues;
+    this.#suspendedQueues = null;
+    return yield* this.#reaches(DRIVER_OK);
+  }
+
+  /** Reads the status until of DRIVER_OK and SUSPEND this one is set. */
+  *#reaches(wanted: number): Kthread<boolean> {
+    for (let i = 0; i < STATUS_READS_MAX; i++) {
+      const status = yield* this.#options.transport.getStatus();
+      if ((status & (DRIVER_OK | SUSPEND)) === wanted) return true;
+    }
+    return false;
   }
 
   /** Whether the device cannot go on without a reset. */
@@ -139,7 +180,8 @@ export class BalloonBinding {
   }
 
   #forget(): void {
-    this.queues?.free();
+    (this.queues ?? this.#suspendedQueues)?.free();
     this.queues = null;
+    this.#suspendedQueues = null;
   }
 }

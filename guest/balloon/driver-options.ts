@@ -43,4 +43,6 @@ export interface BalloonDriverOptions {
   readonly onNeedsReset?: 'ignore' | 'reset';
   /** The first statistics buffer is kicked before DRIVER_OK; default: yes, as Linux does. */
   readonly kicksEarly?: boolean;
+  /** Accept SUSPEND, and suspend the device where Linux resets it; default: no, as Linux. */
+  readonly suspendsDevice?: boolean;
 }

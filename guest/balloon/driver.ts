@@ -16,23 +16,20 @@ import type { Kthread } from '../sched/kthread.ts';
 import { DRIVER_BEHAVIOURS, type DriverBehaviour } from './behaviour.ts';
 import { BalloonBinding } from './binding.ts';
 import type { BalloonDriverOptions } from './driver-options.ts';
-import { chooseFeatures } from './features.ts';
+import { chooseFeatures, poisonVal } from './features.ts';
 import { FreePageReport, REPORTING_RING_MIN } from './free-page-report.ts';
 import { FreePageHinting } from './hinting.ts';
 import { BalloonPages } from './pages.ts';
 import type { BalloonQueues } from './queues.ts';
 import { BalloonSize } from './size.ts';
 import { StatisticsQueue } from './stats.ts';
+import { resumeDevice, suspendDevice } from './suspend.ts';
 
 /** When a pass that found only isolated pages tries again: about one page migration later. */
 const ISOLATED_RETRY_NS = 50 * NS_PER_US;
-/** VIRTIO_BALLOON_OOM_NOTIFY_PRIORITY, and the pages that one notification takes. */
+/** VIRTIO_BALLOON_OOM_NOTIFY_PRIORITY, and what one notification takes. */
 const OOM_NOTIFY_PRIORITY = 80;
 const OOM_NOTIFY_PAGES = 256;
-/** PAGE_POISON in each byte: what poison_val is when freed pages are poisoned. */
-const POISON_VAL = 0xaaaa_aaaa;
-
-export type { BalloonDriverOptions } from './driver-options.ts';
 
 export type ProbeState = 'probing' | 'ready' | 'failed' | 'removed' | 'frozen';
 
@@ -169,11 +166,13 @@ export class BalloonDriver {
     if (this.state !== 'ready') return this.#notNow('freeze');
     this.state = 'frozen';
     yield* this.#stop();
-    if (suspend === 'deflate') {
-      yield* this.#empty();
-      yield* this.#updateActual();
+    if (!(yield* suspendDevice(this.#binding, this.#size))) {
+      if (suspend === 'deflate') {
+        yield* this.#empty();
+        yield* this.#updateActual();
+      }
+      yield* this.#letGo();
     }
-    yield* this.#letGo();
     this.#kernel.log.add(this.#kernel.now, 'balloon_frozen', { pages: this.numPages });
     return null;
   }
@@ -181,10 +180,18 @@ export class BalloonDriver {
   /** virtballoon_restore. Returns why it could not, or null. */
   *restore(): Kthread<string | null> {
     if (this.state !== 'frozen') return this.#notNow('restore');
-    const failure = yield* this.#attach();
+    const failure = yield* this.#binding.isSuspended ? this.#resume() : this.#attach();
     if (failure === null) yield* this.#updateActual();
     yield* this.#probed(failure, 'balloon_restored');
     return failure;
+  }
+
+  *#resume(): Kthread<string | null> {
+    const failure = yield* resumeDevice(this.#binding, this.#size);
+    if (failure !== null) return failure;
+    this.#startWork();
+    this.#changed();
+    return null;
   }
 
   *#unregister(): Kthread {
@@ -233,10 +240,8 @@ export class BalloonDriver {
     if (this.#options.kicksEarly !== false) yield* this.#kickStatistics();
     this.#initHinting(queues);
     this.#pages.adjustsManagedPages = !this.#has(BalloonFeature.DEFLATE_ON_OOM);
-    if (this.#has(BalloonFeature.PAGE_POISON)) {
-      const isZero = this.#options.memory.freedContent === 'zero';
-      yield* this.#binding.writeConfig('poison_val', isZero ? 0 : POISON_VAL);
-    }
+    const poisons = this.#has(BalloonFeature.PAGE_POISON);
+    if (poisons) yield* this.#binding.writeConfig('poison_val', poisonVal(this.#options.memory));
     if (!this.#has(BalloonFeature.PAGE_REPORTING) || this.#isReporting) return null;
     if (queues.reportingVq!.size < REPORTING_RING_MIN) {
       return `the reporting_vq has less than ${REPORTING_RING_MIN} entries`;

@@ -16,7 +16,8 @@ export function chooseFeatures(
   options: Omit<BalloonDriverOptions, 'transport'>,
 ): FeatureSet {
   const { strategy, statistics, reporting, memory } = options;
-  let accepted = offered & behaviour.features & (options.features ?? behaviour.features);
+  const known = behaviour.features | (options.suspendsDevice ? featureMask(Feature.SUSPEND) : 0n);
+  let accepted = offered & known & (options.features ?? known);
   const drop = (feature: number): void => {
     accepted &= ~featureMask(feature);
   };
@@ -29,4 +30,9 @@ export function chooseFeatures(
   if (!memory.freedContent) drop(BalloonFeature.PAGE_POISON);
   else if (!hasFeature(accepted, BalloonFeature.PAGE_POISON)) drop(BalloonFeature.PAGE_REPORTING);
   return accepted | featureMask(Feature.VERSION_1);
+}
+
+/** What freed pages hold, as the device is told: zeroes, or PAGE_POISON in each byte. */
+export function poisonVal({ freedContent }: BalloonDriverOptions['memory']): number {
+  return freedContent === 'zero' ? 0 : 0xaaaa_aaaa;
 }

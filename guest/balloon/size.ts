@@ -40,7 +40,7 @@ export class BalloonSize {
   readonly #behaviour: DriverBehaviour;
   readonly #options: BalloonSizeOptions;
   /** balloon_lock: who holds it has the buffer of PFNs, and tells the host alone. */
-  readonly #lock = new Mutex('balloon_lock');
+  readonly lock = new Mutex('balloon_lock');
   /** What `fill` has allocated before it takes the lock. */
   readonly #allocated: Int32Array;
   /** What `leak` has dequeued, while the host is told. Under the lock. */
@@ -63,18 +63,18 @@ export class BalloonSize {
     // Without the lock: an allocation may reclaim, and the OOM notifier takes it.
     const count = yield* this.#allocate(Math.min(wanted, this.#behaviour.pfnsMax));
     if (count === 0) return 0;
-    yield* this.#lock.lock();
+    yield* this.lock.lock();
     yield* this.#options.pages.enqueue(this.#allocated, count);
     this.numPages += count;
     if (this.#behaviour.wholeRequests) this.#requests.push(count);
     yield* this.#tellHost('inflateq', this.#allocated, count);
-    this.#lock.unlock();
+    this.lock.unlock();
     return count;
   }
 
   /** Returns how many pages left the balloon: at most one request, and none that is isolated. */
   *leak(wanted: number): Kthread<number> {
-    yield* this.#lock.lock();
+    yield* this.lock.lock();
     const { pages } = this.#options;
     const count = yield* pages.dequeue(this.#dequeued, this.#leakTarget(wanted));
     if (count > 0) {
@@ -88,7 +88,7 @@ export class BalloonSize {
         yield* this.#release(count);
       }
     }
-    this.#lock.unlock();
+    this.lock.unlock();
     return count;
   }
 
@@ -97,12 +97,12 @@ export class BalloonSize {
    * the balloon is inflating, deflating or moving another page, perhaps to make room for this move.
    */
   *migratePage(dst: Pfn, src: Pfn): Kthread<Errno> {
-    if (!this.#lock.tryLock()) return Errno.EAGAIN;
+    if (!this.lock.tryLock()) return Errno.EAGAIN;
     this.#moved[0] = dst;
     yield* this.#tellHost('inflateq', this.#moved, 1);
     this.#moved[0] = src;
     yield* this.#tellHost('deflateq', this.#moved, 1);
-    this.#lock.unlock();
+    this.lock.unlock();
     return Errno.OK;
   }
 

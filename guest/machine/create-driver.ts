@@ -30,5 +30,6 @@ export function createDriver(system: System, config: SystemConfig): BalloonDrive
     numbering: driver.numbering,
     onNeedsReset: driver.onNeedsReset,
     kicksEarly: driver.kicksEarly,
+    suspendsDevice: driver.suspendsDevice,
   });
 }

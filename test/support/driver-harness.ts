@@ -2,7 +2,8 @@
  * Driver and device in one process: the real scheduler, RAM, transport, driver and device with a
  * trivial host loop and an allocator that only counts up. For tests of the two sides' contract.
  */
-import { BalloonDriver, type BalloonDriverOptions } from '../../guest/balloon/driver.ts';
+import { BalloonDriver } from '../../guest/balloon/driver.ts';
+import type { BalloonDriverOptions } from '../../guest/balloon/driver-options.ts';
 import type { HintingStrategy, HintObserver } from '../../guest/balloon/hinting.ts';
 import { Folios, PageReporting } from '../../guest/folio/index.ts';
 import type { Kernel } from '../../guest/kernel/kernel.ts';

@@ -249,6 +249,52 @@ describe('suspend', () => {
     expect(harness.transport.counters.protocol_violations).toBe(0);
   });
 
+  // spec: 3.4.1-driver-1, 3.4.1-driver-2, 3.4.1-driver-3, 3.4.1-driver-4, 3.4.1-driver-5, 3.4.1-driver-6
+  test('of the device itself keeps the balloon, and says nothing meanwhile', () => {
+    const harness = boot({
+      device: { ...EVERYTHING, suspend: true },
+      driver: { suspendsDevice: true },
+    });
+    harness.device.setTarget(1500);
+    harness.runFor(3 * SECOND);
+    const before = harness.trace.length;
+    expect(harness.run(() => harness.driver.freeze())).toBe(null);
+    expect([harness.driver.state, harness.driver.numPages]).toEqual(['frozen', 1500]);
+    const frozen = harness.trace.slice(before).map(({ name }) => name);
+    expect(frozen).toEqual(['setStatus', 'getStatus']);
+    expect(harness.device.virtio.isSuspended).toBe(true);
+
+    // A target, free memory to report, and a page of the balloon that would move: all of it waits.
+    const asleep = harness.trace.length;
+    harness.device.setTarget(1000);
+    const mm = harness.pageAllocator!;
+    mm.free(mm.alloc(10, 0xcc0) as number, 10);
+    harness.runFor(30 * SECOND);
+    expect(harness.trace.slice(asleep)).toEqual([]);
+    expect([harness.driver.numPages, harness.device.inflatedPages.count()]).toEqual([1500, 1500]);
+
+    expect(harness.run(() => harness.driver.restore())).toBe(null);
+    const woken = harness.trace.slice(asleep).map(({ name }) => name);
+    // The device announces the target at once; the driver first looks whether it has resumed.
+    const said = woken.filter((name) => name !== 'configChanged');
+    expect(said.slice(0, 2)).toEqual(['setStatus', 'getStatus']);
+    harness.runFor(3 * SECOND);
+    expect([harness.driver.state, harness.driver.numPages]).toEqual(['ready', 1000]);
+    expect([harness.device.actualPages, harness.device.inflatedPages.count()]).toEqual([
+      1000, 1000,
+    ]);
+    expect(harness.device.protocolViolations).toBe(0);
+    expect(audits(harness)).toEqual([]);
+  });
+
+  test('resets a device that does not offer to be suspended', () => {
+    const harness = boot({ driver: { suspendsDevice: true } });
+    harness.device.setTarget(500);
+    harness.runFor(3 * SECOND);
+    expect(harness.run(() => harness.driver.freeze())).toBe(null);
+    expect([harness.driver.numPages, harness.device.virtio.status]).toEqual([0, 0]);
+  });
+
   test('windows keeps the balloon', () => {
     const harness = boot({ driver: { behaviour: DRIVER_BEHAVIOURS.windows } });
     harness.device.setTarget(1024);
