@@ -9,6 +9,11 @@ import {
 import type { DriverBehaviour } from './behaviour.ts';
 import type { BalloonDriverOptions } from './driver-options.ts';
 
+/** All that the driver can use. */
+export function knownFeatures(behaviour: DriverBehaviour, suspendsDevice: boolean): FeatureSet {
+  return behaviour.features | (suspendsDevice ? featureMask(Feature.SUSPEND) : 0n);
+}
+
 /** ACCESS_PLATFORM is never accepted: PFNs bypass whatever translates a device's addresses. */
 export function chooseFeatures(
   offered: FeatureSet,
@@ -16,7 +21,7 @@ export function chooseFeatures(
   options: Omit<BalloonDriverOptions, 'transport'>,
 ): FeatureSet {
   const { strategy, statistics, reporting, memory } = options;
-  const known = behaviour.features | (options.suspendsDevice ? featureMask(Feature.SUSPEND) : 0n);
+  const known = knownFeatures(behaviour, options.suspendsDevice === true);
   let accepted = offered & known & (options.features ?? known);
   const drop = (feature: number): void => {
     accepted &= ~featureMask(feature);

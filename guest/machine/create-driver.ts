@@ -2,6 +2,7 @@
 import { DEFAULT_DRIVER_CONFIG, type DriverConfig, featuresByName } from '../../protocol/index.ts';
 import { DRIVER_BEHAVIOURS } from '../balloon/behaviour.ts';
 import { BalloonDriver } from '../balloon/driver.ts';
+import { knownFeatures } from '../balloon/features.ts';
 import { MemInfo } from '../folio/index.ts';
 import type { System, SystemConfig } from './system.ts';
 
@@ -10,7 +11,9 @@ export function createDriver(system: System, config: SystemConfig): BalloonDrive
   const meminfo = new MemInfo(mm, folios.lruvec);
   const driver: DriverConfig = { ...DEFAULT_DRIVER_CONFIG, ...config.driver };
   const behaviour = DRIVER_BEHAVIOURS[driver.behaviour];
-  const allowed = driver.features ? featuresByName(driver.features) : behaviour.features;
+  const allowed = driver.features
+    ? featuresByName(driver.features)
+    : knownFeatures(behaviour, driver.suspendsDevice);
   return new BalloonDriver(system.kernel, {
     transport,
     memory: {

@@ -244,6 +244,7 @@ export class Machine implements AsyncDisposable {
     let status = await this.status();
     const target = Math.min(Math.max(0, status.actual_pages + deltaPages), this.facts.ramPages);
     await this.#control.call('balloon', { target_pages: target });
+    status = await this.status();
     let movedAtNs = this.nowNs;
     while (status.actual_pages !== target && this.nowNs - movedAtNs < BALLOON_STUCK_NS) {
       const before = status.actual_pages;

@@ -5,6 +5,7 @@ import { complaintsOf, runsByVariant } from '../support/scenario-runs.ts';
 test.each([
   ['drivers', 3],
   ['page-reporting', 6],
+  ['suspend', 2],
 ])('%s keeps what it expects in each of its %d variants', async (name, variants) => {
   const runs = Object.values(await runsByVariant(name));
   expect(runs.flatMap(complaintsOf)).toEqual([]);
