@@ -15,15 +15,11 @@ import { assert, BallastError } from '../../shared/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import { createDeviceRing } from './device-ring.ts';
+import { DeviceRings } from './device-rings.ts';
 import type { DeviceRing, DriverQueue } from './queue.ts';
 import type { DeviceInfo, VirtioTransport } from './transport.ts';
 
 type ReplyName = 'deviceInfo' | 'deviceFeatures' | 'status' | 'config' | 'queue';
-
-interface Attached {
-  readonly ring: DeviceRing;
-  readonly callback: () => void;
-}
 
 /** Polls of a reset of the device or of a queue before the driver gives up on it. */
 const MAX_RESET_POLLS = 16;
@@ -47,11 +43,19 @@ export class ChannelTransport implements VirtioTransport {
    */
   #configGeneration = 0;
   #config: { offset: number; data: Uint8Array }[] = [];
-  readonly #queues: (Attached | undefined)[] = [];
+  readonly #queues: (DeviceRing | undefined)[] = [];
+  readonly #callbacks: (() => void)[] = [];
+  readonly #rings: DeviceRings;
   #driverFeatures: FeatureSet = 0n;
 
   constructor(kernel: Kernel) {
     this.#kernel = kernel;
+    this.#rings = new DeviceRings({
+      counters: this.counters,
+      rings: () => this.#queues,
+      post: (message) => kernel.post(message),
+      onBroken: (queue, reason) => kernel.log.add(kernel.now, 'queue_broken', { queue, reason }),
+    });
   }
 
   *getDeviceInfo(): Kthread<DeviceInfo> {
@@ -122,7 +126,8 @@ export class ChannelTransport implements VirtioTransport {
   setQueue(queue: DriverQueue, callback: () => void): Kthread {
     const { index, size, areas } = queue;
     const ring = createDeviceRing({ index, size, areas }, this.#driverFeatures, this.#kernel.ram);
-    this.#queues[index] = { ring, callback };
+    this.#queues[index] = ring;
+    this.#callbacks[index] = callback;
     return this.#post({
       name: 'setQueue',
       index,
@@ -143,45 +148,32 @@ export class ChannelTransport implements VirtioTransport {
   }
 
   notify(queue: DriverQueue): Kthread {
-    const ring = this.#queues[queue.index]?.ring;
+    const ring = this.#queues[queue.index];
     assert(ring !== undefined, 'a kicked queue was given to the device');
     if (ring.broken !== null) return nothing();
     if (!queue.kickNeeded()) {
       this.counters.suppressed_kicks++;
       return nothing();
     }
-    ring.take(this.#kernel.now);
-    if (ring.broken !== null) this.#noteBroken(queue.index, ring.broken);
+    this.#rings.take(queue.index, ring, this.#kernel.now);
     this.#kernel.notify(queue.index);
     return nothing();
   }
 
   /** The chains notified since the last call, for the frame that goes out now. */
   drainAvail(): Message<'avail'>[] {
-    const messages: Message<'avail'>[] = [];
-    for (const [index, attached] of this.#queues.entries()) {
-      if (!attached) continue;
-      const { ring } = attached;
-      const wasBroken = ring.broken !== null;
-      const message = ring.drain();
-      if (message) {
-        messages.push(message);
-        this.counters.avail_chains += message.heads.length / 2;
-      }
-      if (ring.broken !== null && !wasBroken) this.#noteBroken(index, ring.broken);
-    }
-    return messages;
+    return this.#rings.drain();
   }
 
   /** What the host posts to the transport. `configChanged` is itself the notification. */
   receive(message: Message<'used' | 'irq' | 'configChanged'>): void {
     switch (message.name) {
       case 'used':
-        this.#receiveUsed(message);
+        this.#rings.use(message);
         return;
       case 'irq': {
         if (message.vector === CONFIG_VECTOR) this.#configChanged();
-        else this.#interrupt(message.vector);
+        else if (this.#rings.wantsInterrupt(message.vector)) this.#callbacks[message.vector]!();
         return;
       }
       case 'configChanged':
@@ -190,36 +182,10 @@ export class ChannelTransport implements VirtioTransport {
     }
   }
 
-  /** The host's interrupt reaches the guest only if the driver asked for it, as on any bus. */
-  #interrupt(index: number): void {
-    const attached = this.#queues[index];
-    if (!attached) this.counters.protocol_violations++;
-    else if (attached.ring.interruptNeeded()) attached.callback();
-    else this.counters.suppressed_irqs++;
-  }
-
-  #noteBroken(queue: number, reason: string): void {
-    this.counters.broken_queues++;
-    this.#kernel.post({ name: 'queueBroken', queue });
-    this.#kernel.log.add(this.#kernel.now, 'queue_broken', { queue, reason });
-  }
-
   #configChanged(): void {
     this.#configGeneration++;
     this.#config = [];
     this.onConfigChanged?.();
-  }
-
-  #receiveUsed(message: Message<'used'>): void {
-    const ring = this.#queues[message.queue]?.ring;
-    const count = message.heads.length / 2;
-    if (!ring || !Number.isInteger(count) || message.written_bytes.length !== count * 4) {
-      this.counters.protocol_violations++;
-      return;
-    }
-    const bad = ring.complete(message.heads, message.written_bytes);
-    this.counters.protocol_violations += bad;
-    this.counters.used_chains += count - bad;
   }
 
   #post(message: Message): Kthread {

@@ -5,6 +5,7 @@
  * so nothing of the device's state is kept here. Its hand on the rings is here, as vhost's would be.
  */
 import { createDeviceRing } from '../../guest/virtio/device-ring.ts';
+import { DeviceRings } from '../../guest/virtio/device-rings.ts';
 import type { DeviceRing, GuestBytes } from '../../guest/virtio/queue.ts';
 import type { RingState } from '../../guest/virtio/ring-state.ts';
 import {
@@ -110,9 +111,15 @@ export class VirtioPci {
   #queueSelect = 0;
   #isr = 0;
   readonly #queues: Queue[] = Array.from({ length: QUEUES_MAX }, newQueue);
+  readonly #rings: DeviceRings;
 
   constructor(host: VirtioPciHost) {
     this.#host = host;
+    this.#rings = new DeviceRings({
+      counters: this.counters,
+      rings: () => this.#queues.map(({ ring }) => ring),
+      post: (message) => host.post(message),
+    });
   }
 
   /** A port of the BAR is read; returns an unsigned value. */
@@ -138,22 +145,15 @@ export class VirtioPci {
 
   /** The chains notified since the last call. */
   drainAvail(): Message<'avail'>[] {
-    const messages: Message<'avail'>[] = [];
-    for (const { ring } of this.#queues) {
-      const message = ring?.drain();
-      if (!message) continue;
-      messages.push(message);
-      this.counters.avail_chains += message.heads.length / 2;
-    }
-    return messages;
+    return this.#rings.drain();
   }
 
   /** What the host posts to the transport. */
   receive(message: Message<'used' | 'irq' | 'configChanged'>): void {
-    if (message.name === 'used') this.#receiveUsed(message);
+    if (message.name === 'used') this.#rings.use(message);
     else if (message.name === 'configChanged' || message.vector === CONFIG_VECTOR) {
       this.#raise(ISR_CONFIG);
-    } else this.#interrupt(message.vector);
+    } else if (this.#rings.wantsInterrupt(message.vector)) this.#raise(ISR_QUEUE);
   }
 
   /** Between two slices, with the rings drained. */
@@ -333,27 +333,7 @@ export class VirtioPci {
     const ring = this.#queues[index]?.ring;
     if (!ring || ring.broken !== null) return;
     this.counters.notifications++;
-    ring.take(this.#host.notified(index));
-    if (ring.broken !== null) this.counters.broken_queues++;
-  }
-
-  #receiveUsed(message: Message<'used'>): void {
-    const ring = this.#queues[message.queue]?.ring;
-    const count = message.heads.length / 2;
-    if (!ring || !Number.isInteger(count) || message.written_bytes.length !== count * 4) {
-      this.counters.protocol_violations++;
-      return;
-    }
-    const bad = ring.complete(message.heads, message.written_bytes);
-    this.counters.protocol_violations += bad;
-    this.counters.used_chains += count - bad;
-  }
-
-  #interrupt(index: number): void {
-    const ring = this.#queues[index]?.ring;
-    if (!ring) this.counters.protocol_violations++;
-    else if (ring.interruptNeeded()) this.#raise(ISR_QUEUE);
-    else this.counters.suppressed_irqs++;
+    this.#rings.take(index, ring, this.#host.notified(index));
   }
 
   #raise(bits: number): void {
