@@ -66,7 +66,7 @@ export class LinuxOracle {
   unusedPages(): Bitmap {
     const free = freePages(this.#machine.memory, this.#memoryMap);
     for (const [pfn, pageCount] of this.#held) {
-      if (this.#isHeld(pfn)) free.setRange(pfn, pageCount);
+      if (this.#isHeld(pfn, pageCount)) free.setRange(pfn, pageCount);
       else this.#held.delete(pfn);
     }
     return free;
@@ -115,11 +115,11 @@ export class LinuxOracle {
     this.#held.set(pfn, pageCount);
     this.#onHint(pfn, pageCount);
     this.#counters.hint_recorded_pages += pageCount;
-    if (this.#isHeld(pfn)) this.#counters.hint_recorded_free_pages += pageCount;
+    if (this.#isHeld(pfn, pageCount)) this.#counters.hint_recorded_free_pages += pageCount;
   }
 
-  #isHeld(pfn: number): boolean {
-    return isHeldBlock(this.#machine.memory, this.#memoryMap, pfn);
+  #isHeld(firstPfn: number, pageCount: number): boolean {
+    return isHeldBlock(this.#machine.memory, this.#memoryMap, firstPfn, pageCount);
   }
 
   #countUnused(bytes: Uint8Array): Uint8Array {

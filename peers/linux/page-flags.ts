@@ -103,22 +103,28 @@ export function freePages(memory: Uint8Array, { base, structBytes }: MemoryMap):
   return free;
 }
 
-/** Where the mapping count (no page type) and the reference count lie, bytes. */
+/** Where the mapping count (no page type), the reference count and a tail's head lie, bytes. */
 const REFCOUNT_OFFSET = 28;
+const COMPOUND_HEAD_OFFSET = 4;
 const NO_TYPE = 0xffffffff;
 
-/** Allocated as a block that nobody maps: what the balloon driver holds for hinting looks like. */
+/**
+ * Allocated in one piece, not compound, and mapped nowhere: what the balloon driver holds for hinting
+ * looks like. One reference is on the first page, and none on the others; a block that was given
+ * back has other owners or free blocks in it, whatever became of its first page.
+ */
 export function isHeldBlock(
   memory: Uint8Array,
   { base, structBytes }: MemoryMap,
-  pfn: number,
+  firstPfn: number,
+  pageCount: number,
 ): boolean {
-  const view = new DataView(
-    memory.buffer,
-    memory.byteOffset + base + pfn * structBytes,
-    structBytes,
-  );
-  return (
-    view.getUint32(TYPE_OFFSET, true) === NO_TYPE && view.getUint32(REFCOUNT_OFFSET, true) === 1
-  );
+  const words = new Uint32Array(memory.buffer, memory.byteOffset, memory.length >>> 2);
+  for (let i = 0; i < pageCount; i++) {
+    const at = base + (firstPfn + i) * structBytes;
+    if (words[(at + REFCOUNT_OFFSET) >>> 2] !== (i === 0 ? 1 : 0)) return false;
+    if (words[(at + TYPE_OFFSET) >>> 2] !== NO_TYPE) return false;
+    if (i > 0 && (words[(at + COMPOUND_HEAD_OFFSET) >>> 2]! & 1) !== 0) return false;
+  }
+  return true;
 }
