@@ -36,7 +36,7 @@ export const WORKS: readonly Work[] = [
     queue: 'free_page_vq',
     perChain: 1,
     elementPages: 1,
-    rounds: 1,
+    rounds: 8,
     chainsPerRound: 512 * 1024,
   },
   {

@@ -85,8 +85,7 @@ export class ExploredMachine {
     this.system = this.#newSystem();
     this.device = new BalloonDevice(this.#deviceOptions(), {
       post: (message) => this.#fromDevice(message),
-      onHint: (gpa, sizeBytes, cmdId, queuedAtNs) =>
-        this.onHint?.(gpa, sizeBytes, cmdId, queuedAtNs),
+      onHint: (...hint) => this.onHint?.(...hint),
     });
     this.#configIrq = this.scheduler.add(
       new QueueActor<Message<'configChanged'>>('irq config', 'interrupt', (message) => {

@@ -16,7 +16,6 @@ import type { Message, MigrateParams, MigrationFigures } from '../protocol/index
 import {
   assert,
   DEFAULT_COSTS,
-  gpaToPfn,
   type Nanoseconds,
   PAGE_SIZE_BYTES,
   type Pfn,
@@ -92,17 +91,17 @@ export class MigrationActor extends Actor {
     return Uint32Array.from(records);
   }
 
-  #applyHint(...[gpa, sizeBytes, cmdId, queuedAtNs]: Parameters<HintSink>): void {
+  #applyHint(...[firstPfn, pageCount, origin]: Parameters<HintSink>): void {
     const { device, ghost } = this.#machine;
-    ghost.say(`hint ${gpaToPfn(gpa)}+${sizeBytes / PAGE_SIZE_BYTES} applied`);
-    if (device.hintStatus !== HintStatus.START || cmdId !== device.hintCmdId) {
+    ghost.say(`hint ${firstPfn}+${pageCount} applied`);
+    if (device.hintStatus !== HintStatus.START || origin.cmdId !== device.hintCmdId) {
       throw new Violation(
         'a hint is applied only in the round of its id',
-        `a hint of page ${gpaToPfn(gpa)} under id ${cmdId} is applied, the device's ` +
+        `a hint of page ${firstPfn} under id ${origin.cmdId} is applied, the device's ` +
           `state is ${device.hintStatus} and its id ${device.hintCmdId}`,
       );
     }
-    this.precopy.applyHint(gpa, sizeBytes, cmdId, queuedAtNs);
+    this.precopy.applyHint(firstPfn, pageCount, origin);
     this.#checkBitmap();
   }
 

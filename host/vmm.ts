@@ -121,8 +121,8 @@ export class Vmm {
         post: (message) => this.post(message),
         onActual: (pages) =>
           this.emit('BALLOON_CHANGE', { actual: (this.ramPageCount - pages) * PAGE_SIZE_BYTES }),
-        onHint: (gpa, sizeBytes, cmdId, queuedAtNs) =>
-          this.hintConsumer?.onHint(gpa, sizeBytes, cmdId, queuedAtNs),
+        onHint: (firstPfn, pageCount, origin) =>
+          this.hintConsumer?.onHint(firstPfn, pageCount, origin),
         now: () => this.now,
         after: (delayNs, action) => this.#whenRunning(this.now + delayNs, action),
         renotify: (message) => this.#notified(message, this.now),

@@ -15,7 +15,7 @@ import {
   type HintingStatus,
   type Message,
 } from '../../protocol/index.ts';
-import { assert, Bitmap, gpaToPfn, type Nanoseconds, PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import { assert, Bitmap, type Nanoseconds, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import { type DeviceModel, VirtioDevice } from '../virtio/device.ts';
 import { AvailCursor, type DeviceQueue } from '../virtio/queue.ts';
 import { decodeConfigWrite, encodeConfig } from './config.ts';
@@ -68,10 +68,9 @@ export class BalloonDevice {
     const ram = options.ram ?? allOf(options.ramPages);
     this.#ramPageCount = ram.count();
     this.#discards = new Discards(ram, this.metrics, hooks);
-    const sink: HintSink = (...hint) => this.#discardHint(...hint);
-    const onHint = options.discardHints ? sink : hooks.onHint;
+    const onHint = options.discardHints ? this.#discardingSink() : hooks.onHint;
     this.#hinting = new HintStateMachine(options, this.metrics, onHint);
-    this.#hintQueue = new HintQueue(this.#hinting, this.metrics, quirks);
+    this.#hintQueue = new HintQueue(this.#hinting, this.metrics, options);
     this.#inflated = new InflatedSet(ram, this.metrics, quirks);
     this.#reporting = new Reporting(options.ramPages, this.metrics, this.#discards, quirks);
     this.stats = new StatsQueue(options.stats, quirks, this.metrics, {
@@ -301,10 +300,11 @@ export class BalloonDevice {
   }
 
   /** The hint goes on its way, and what is RAM of it is to be discarded. */
-  #discardHint(...[gpa, sizeBytes, cmdId, chainAtNs]: Parameters<HintSink>): void {
-    this.#hooks.onHint(gpa, sizeBytes, cmdId, chainAtNs);
-    const first = gpaToPfn(gpa);
-    this.#discards.addRange(first, first + sizeBytes / PAGE_SIZE_BYTES);
+  #discardingSink(): HintSink {
+    return (firstPfn, pageCount, origin) => {
+      this.#hooks.onHint(firstPfn, pageCount, origin);
+      this.#discards.addRange(firstPfn, firstPfn + pageCount);
+    };
   }
 
   #hold(message: Message<'avail'>): void {

@@ -4,8 +4,8 @@
  * command id is open; every other one is acknowledged and ignored.
  */
 import { type DeviceQuirk, HintCommand } from '../../protocol/index.ts';
-import { type Gpa, type Nanoseconds, PAGE_SIZE_BYTES } from '../../shared/index.ts';
-import { type BalloonMetrics, countViolation } from './metrics.ts';
+import type { Nanoseconds, Pfn } from '../../shared/index.ts';
+import type { BalloonMetrics } from './metrics.ts';
 
 /** QEMU's FREE_PAGE_HINT_S_*. */
 export const HintStatus = { STOP: 0, REQUESTED: 1, START: 2, DONE: 3 } as const;
@@ -28,27 +28,30 @@ export type HintIds = 'qemu' | 'firecracker' | 'constant';
 export interface HintingOptions {
   /** Plant: take hints whatever the state and the id, to prove that the checks can fail. */
   readonly acceptLateHints: boolean;
-  readonly ramPages: number;
   /** The id used last, by the source of an incoming migration; by default there was none. */
   readonly lastCmdId?: number;
   readonly hintIds: HintIds;
   readonly quirks: ReadonlySet<DeviceQuirk>;
 }
 
-/** Receives each accepted block. */
-export type HintSink = (gpa: Gpa, sizeBytes: number, cmdId: number, chainAtNs: Nanoseconds) => void;
+/** Under which id a block came, and when its chain was queued. */
+export interface HintOrigin {
+  readonly cmdId: number;
+  readonly queuedAtNs: Nanoseconds;
+}
+
+/** Receives each accepted block; `origin` is the same object every time, valid until it returns. */
+export type HintSink = (firstPfn: Pfn, pageCount: number, origin: HintOrigin) => void;
 
 export class HintStateMachine {
   readonly #options: HintingOptions;
   readonly #metrics: BalloonMetrics;
   readonly #onHint: HintSink;
-  readonly #ramBytes: number;
   readonly #startReadsAsStop: boolean;
   readonly #comparesIds: boolean;
   readonly #doneAtGuestStop: boolean;
-  readonly #roundsStartDown: boolean;
-  readonly #clipsToRam: boolean;
   readonly #takesInAnyState: boolean;
+  readonly #origin = { cmdId: 0, queuedAtNs: 0 };
   #status: HintStatus = HintStatus.STOP;
   #cmdId: number;
   /** The id that the driver sent last: what its blocks belong to. */
@@ -61,13 +64,10 @@ export class HintStateMachine {
     this.#cmdId = options.lastCmdId ?? idBefore(options);
     this.#metrics = metrics;
     this.#onHint = onHint;
-    this.#ramBytes = options.ramPages * PAGE_SIZE_BYTES;
     const { quirks } = options;
     this.#startReadsAsStop = quirks.has('start-reads-as-stop');
     this.#comparesIds = quirks.has('hint-ids-compared');
     this.#doneAtGuestStop = quirks.has('done-at-guest-stop');
-    this.#roundsStartDown = quirks.has('hint-start-rounds-down');
-    this.#clipsToRam = quirks.has('hint-clipped-to-ram');
     this.#takesInAnyState = quirks.has('hints-in-any-state');
   }
 
@@ -157,31 +157,13 @@ export class HintStateMachine {
     return this.command(UNREADABLE_ID);
   }
 
-  /** One writable segment. */
-  block(gpa: Gpa, sizeBytes: number, chainAtNs: Nanoseconds): void {
-    const isOdd = gpa % PAGE_SIZE_BYTES !== 0 || sizeBytes % PAGE_SIZE_BYTES !== 0;
-    if (isOdd || gpa + sizeBytes > this.#ramBytes) {
-      this.#oddBlock(gpa, sizeBytes, chainAtNs);
-      return;
-    }
-    this.#pages(gpa, sizeBytes, chainAtNs);
+  /** The blocks that follow were queued at that time. */
+  beginChain(atNs: Nanoseconds): void {
+    this.#origin.queuedAtNs = atNs;
   }
 
-  /** A block that is not made of whole pages of guest memory. */
-  #oddBlock(gpa: Gpa, sizeBytes: number, chainAtNs: Nanoseconds): void {
-    const inRamBytes = Math.max(0, Math.min(sizeBytes, this.#ramBytes - gpa));
-    const isOutside = inRamBytes < sizeBytes && !this.#clipsToRam;
-    const isMisaligned = (gpa | sizeBytes) % PAGE_SIZE_BYTES !== 0 && !this.#roundsStartDown;
-    const wholeBytes = inRamBytes - (inRamBytes % PAGE_SIZE_BYTES);
-    if (isOutside || isMisaligned || wholeBytes === 0) {
-      countViolation(this.#metrics, 'bad_hints');
-      return;
-    }
-    this.#pages(gpa - (gpa % PAGE_SIZE_BYTES), wholeBytes, chainAtNs);
-  }
-
-  #pages(gpa: Gpa, sizeBytes: number, chainAtNs: Nanoseconds): void {
-    const pageCount = sizeBytes / PAGE_SIZE_BYTES;
+  /** Whole pages of guest memory that the driver hinted. */
+  hint(firstPfn: Pfn, pageCount: number): void {
     const inRound = this.#status === HintStatus.START || this.#takesInAnyState;
     if (!inRound) {
       this.#metrics.hints_late++;
@@ -190,8 +172,8 @@ export class HintStateMachine {
     }
     this.#metrics.hints_accepted++;
     this.#metrics.hint_pages_accepted += pageCount;
-    const cmdId = inRound ? this.#cmdId : (this.#driverId ?? HintCommand.STOP);
-    this.#onHint(gpa, sizeBytes, cmdId, chainAtNs);
+    this.#origin.cmdId = inRound ? this.#cmdId : (this.#driverId ?? HintCommand.STOP);
+    this.#onHint(firstPfn, pageCount, this.#origin);
   }
 
   #enter(status: HintStatus): boolean {

@@ -32,8 +32,7 @@ export async function migrate(
 ): Promise<{ precopy: Precopy; figures: MigrationFigures }> {
   const precopy = new Precopy(vmm, params, observer, { ...options, ...sliceOf(vmm) });
   vmm.hintConsumer = {
-    onHint: (gpa, sizeBytes, cmdId, queuedAtNs) =>
-      precopy.applyHint(gpa, sizeBytes, cmdId, queuedAtNs),
+    onHint: (firstPfn, pageCount, origin) => precopy.applyHint(firstPfn, pageCount, origin),
     afterHints: () => observer.hintsApplied(),
   };
   try {

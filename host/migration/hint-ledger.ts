@@ -3,6 +3,7 @@
  * each page: skipped to the end, sent again because it was dirtied, or sent before its hint came.
  */
 import { Bitmap, type Nanoseconds, type Pfn } from '../../shared/index.ts';
+import type { HintOrigin } from '../balloon/hinting.ts';
 
 /** Entries kept for the history of a page; the counters stay exact beyond it. */
 const KEPT_ENTRIES = 1 << 18;
@@ -39,8 +40,7 @@ export class HintLedger {
   add(
     pfn: Pfn,
     pageCount: number,
-    cmdId: number,
-    queuedAtNs: Nanoseconds,
+    { cmdId, queuedAtNs }: HintOrigin,
     consumedAtNs: Nanoseconds,
     skippedPages: number,
   ): void {

@@ -34,8 +34,7 @@ export class MigrationJob {
     const precopy = new Precopy(vmm, params, this.#observer);
     this.#precopy = precopy;
     vmm.hintConsumer = {
-      onHint: (gpa, sizeBytes, cmdId, queuedAtNs) =>
-        precopy.applyHint(gpa, sizeBytes, cmdId, queuedAtNs),
+      onHint: (firstPfn, pageCount, origin) => precopy.applyHint(firstPfn, pageCount, origin),
       afterHints: async () => undefined,
     };
     this.#thread = precopy.run();

@@ -6,8 +6,6 @@
  */
 import type { MigrateParams, MigrationFigures } from '../../protocol/index.ts';
 import {
-  type Gpa,
-  gpaToPfn,
   type Nanoseconds,
   NS_PER_MS,
   NS_PER_S,
@@ -15,6 +13,7 @@ import {
   type Pfn,
   type Plants,
 } from '../../shared/index.ts';
+import type { HintOrigin } from '../balloon/hinting.ts';
 import { Destination } from './destination.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
 import { HintLedger } from './hint-ledger.ts';
@@ -368,9 +367,7 @@ export class Precopy {
    * qemu_guest_free_page_hint: the pages need not be sent unless they are written again. For the
    * device, at any time while `run` runs.
    */
-  applyHint(gpa: Gpa, sizeBytes: number, cmdId: number, queuedAtNs: Nanoseconds): void {
-    const first = gpaToPfn(gpa);
-    const pageCount = Math.floor(sizeBytes / PAGE_SIZE_BYTES);
+  applyHint(first: Pfn, pageCount: number, origin: HintOrigin): void {
     const { bits } = this.bitmap;
     // QEMU ≥ 6.1 clears here, not when the id was issued: docs/decisions/005 says what that can lose.
     if (this.#clearOrder === 'lazy') this.#clearLogOf(first, pageCount);
@@ -381,7 +378,7 @@ export class Precopy {
       this.ledger.skip(pfn);
       skippedPages++;
     }
-    this.ledger.add(first, pageCount, cmdId, queuedAtNs, this.#machine.now, skippedPages);
+    this.ledger.add(first, pageCount, origin, this.#machine.now, skippedPages);
     this.#watcher.hinted(first, pageCount);
   }
 }

@@ -71,7 +71,7 @@ describe('memory of an idle kernel', () => {
     const { vmm } = machine.hypervisor;
     const hinted = new Bitmap(vmm.options.ramPages);
     vmm.hintConsumer = {
-      onHint: (gpa, sizeBytes) => hinted.setRange(PAGES(gpa), PAGES(sizeBytes)),
+      onHint: (firstPfn, pageCount) => hinted.setRange(firstPfn, pageCount),
       afterHints: async () => undefined,
     };
     const [before] = await machine.pagesWith(Kpf.BUDDY);

@@ -73,7 +73,7 @@ export class DeviceBench {
   readonly device: BalloonDevice;
   readonly options: BalloonDeviceOptions;
   readonly posted: Message[] = [];
-  readonly hints: number[][] = [];
+  readonly hints: [firstPfn: number, pageCount: number][] = [];
   readonly actual: number[] = [];
   now = 0;
   inhibited = false;
@@ -90,7 +90,7 @@ export class DeviceBench {
     };
     this.device = new BalloonDevice(this.options, {
       post: (message) => void this.posted.push(message),
-      onHint: (...hint) => void this.hints.push(hint),
+      onHint: (firstPfn, pageCount) => void this.hints.push([firstPfn, pageCount]),
       onActual: (pages) => void this.actual.push(pages),
       discardInhibited: () => this.inhibited,
       now: () => this.now,

@@ -25,6 +25,7 @@ import {
   BalloonDevice,
   type BalloonDeviceOptions,
 } from '../../host/balloon/device.ts';
+import type { HintOrigin } from '../../host/balloon/hinting.ts';
 import { type Message, type MmOptions, toUint32 } from '../../protocol/index.ts';
 import {
   Bitmap,
@@ -33,6 +34,7 @@ import {
   EventLog,
   EventQueue,
   NO_PLANTS,
+  type Pfn,
   type Plants,
 } from '../../shared/index.ts';
 
@@ -90,11 +92,9 @@ export const IDLE_STRATEGY: HintingStrategy = {
   release() {},
 };
 
-export interface AcceptedHint {
-  readonly gpa: number;
-  readonly sizeBytes: number;
-  readonly cmdId: number;
-  readonly chainAtNs: number;
+export interface AcceptedHint extends HintOrigin {
+  readonly firstPfn: Pfn;
+  readonly pageCount: number;
 }
 
 export interface HarnessOptions {
@@ -191,9 +191,9 @@ export class DriverHarness {
         post: (message) => this.#toGuest(message),
         now: () => this.now,
         after: (delayNs, action) => this.#hostEvents.schedule(this.now + delayNs, action),
-        onHint: (gpa, sizeBytes, cmdId, chainAtNs) => {
+        onHint: (firstPfn, pageCount, origin) => {
           if (options.recordHints === false) return;
-          this.hints.push({ gpa, sizeBytes, cmdId, chainAtNs });
+          this.hints.push({ firstPfn, pageCount, ...origin });
         },
       },
     );

@@ -50,7 +50,8 @@ function make(options: Partial<BalloonDeviceOptions> & { inhibited?: boolean } =
     { ...BALLOON_DEVICE_DEFAULTS, ramPages: RAM_PAGES, costs: DEFAULT_COSTS, ...options },
     {
       post: (message) => void posted.push(message),
-      onHint: (...hint) => void hints.push(hint),
+      onHint: (firstPfn, pageCount, { cmdId, queuedAtNs }) =>
+        void hints.push([firstPfn, pageCount, cmdId, queuedAtNs]),
       discardInhibited: () => options.inhibited ?? false,
     },
   );
@@ -259,11 +260,25 @@ describe('hinting', () => {
     const heads = send(HINT, id(cmdId), block(3), block(4), id(0), block(5));
     expect(heads).toEqual([0, 1, 2, 3, 4]);
     expect(hints).toEqual([
-      [3 * 4096, 4096, cmdId, 7],
-      [4 * 4096, 4096, cmdId, 7],
+      [3, 1, cmdId, 7],
+      [4, 1, cmdId, 7],
     ]);
     expect(device.metrics).toMatchObject({ hints_accepted: 2, hints_late: 1 });
     expect(device.protocolViolations).toBe(0);
+  });
+
+  test.each([
+    { title: 'beyond the end of memory', gpa: (RAM_PAGES - 1) * 4096, sizeBytes: 8192 },
+    { title: 'outside memory', gpa: RAM_PAGES * 4096, sizeBytes: 4096 },
+    { title: 'off a page boundary', gpa: 100, sizeBytes: 4096 },
+    { title: 'of half a page', gpa: 4096, sizeBytes: 2048 },
+    { title: 'of a page and a half', gpa: 4096, sizeBytes: 6144 },
+  ])('a block $title is a violation', ({ gpa, sizeBytes }) => {
+    const { device, hints, send } = make();
+    device.hintStart();
+    expect(send(HINT, id(device.hintCmdId), { in: [[gpa, sizeBytes]] })).toEqual([0, 1]);
+    expect(hints).toEqual([]);
+    expect(device.metrics).toMatchObject({ bad_hints: 1, protocol_violations: 1 });
   });
 
   // spec: 5.5.6.5.2-device-3

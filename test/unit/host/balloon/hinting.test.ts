@@ -11,17 +11,20 @@ import { HintCommand } from '../../../../protocol/index.ts';
 const { STOP, REQUESTED, START, DONE } = HintStatus;
 const OPTIONS: HintingOptions = {
   acceptLateHints: false,
-  ramPages: 1024,
   hintIds: 'qemu',
   quirks: new Set(['start-reads-as-stop']),
 };
 
 function make(options: Partial<HintingOptions> = {}) {
   const metrics = newBalloonMetrics();
-  const hints: [gpa: number, sizeBytes: number, cmdId: number, atNs: number][] = [];
-  const machine = new HintStateMachine({ ...OPTIONS, ...options }, metrics, (...hint) => {
-    hints.push(hint);
-  });
+  const hints: number[][] = [];
+  const machine = new HintStateMachine(
+    { ...OPTIONS, ...options },
+    metrics,
+    (first, count, origin) => {
+      hints.push([first, count, origin.cmdId, origin.queuedAtNs]);
+    },
+  );
   return { machine, metrics, hints };
 }
 
@@ -76,8 +79,9 @@ describe('every event in every state', () => {
   ])('a block in $status is accepted: $accepted', ({ status, accepted }) => {
     const { machine, metrics, hints } = make();
     enter(machine, status);
-    machine.block(4096, 8192, 5);
-    expect(hints).toEqual(accepted ? [[4096, 8192, machine.cmdId, 5]] : []);
+    machine.beginChain(5);
+    machine.hint(1, 2);
+    expect(hints).toEqual(accepted ? [[1, 2, machine.cmdId, 5]] : []);
     expect(metrics.hints_late).toBe(accepted ? 0 : 1);
     expect(metrics.hint_pages_late).toBe(accepted ? 0 : 2);
     expect(machine.status).toBe(status);
@@ -146,22 +150,9 @@ describe('stale and foreign', () => {
     machine.stop();
     machine.start();
     machine.command(old);
-    machine.block(0, 4096, 1);
+    machine.hint(0, 1);
     expect(hints).toEqual([]);
     expect(metrics).toMatchObject({ hints_late: 1, hint_stale_ids: 1 });
-  });
-
-  test.each([
-    { gpa: 1023 * 4096, sizeBytes: 8192 },
-    { gpa: 1024 * 4096, sizeBytes: 4096 },
-    { gpa: 100, sizeBytes: 4096 },
-    { gpa: 4096, sizeBytes: 4095 },
-  ])('a block at $gpa of $sizeBytes bytes is a violation', ({ gpa, sizeBytes }) => {
-    const { machine, metrics, hints } = make();
-    enter(machine, START);
-    machine.block(gpa, sizeBytes, 0);
-    expect(hints).toEqual([]);
-    expect(metrics).toMatchObject({ bad_hints: 1, protocol_violations: 1 });
   });
 
   test('the plant accepts late hints under the id of the driver, and still counts them', () => {
@@ -170,8 +161,9 @@ describe('stale and foreign', () => {
     const old = machine.cmdId;
     machine.command(old);
     machine.stop();
-    machine.block(0, 4096, 1);
-    expect(hints).toEqual([[0, 4096, old, 1]]);
+    machine.beginChain(1);
+    machine.hint(0, 1);
+    expect(hints).toEqual([[0, 1, old, 1]]);
     expect(metrics.hints_late).toBe(1);
   });
 });

@@ -52,7 +52,7 @@ const openRound = (bench: DeviceBench): void => {
 const hinted = (bench: DeviceBench, gpa: number, bytes: number) => {
   openRound(bench);
   const used = bench.send('free_page_vq', { in: [[gpa, bytes]] });
-  return { used, hints: bench.hints.map(([start, length]) => [start, length]) };
+  return { used, hints: bench.hints };
 };
 const reported = (bench: DeviceBench, gpa: number, bytes: number) => {
   const used = bench.boot().used('reporting_vq', { in: [[gpa, bytes]] });
@@ -216,10 +216,10 @@ const CASES: readonly Case[] = [
       const id = bench.device.hintCmdId;
       bench.send('free_page_vq', { out: words(id - 1) }, { head: 1, ...ranges([1, 1]) });
       bench.send('free_page_vq', { out: words(id) }, { head: 1, ...ranges([2, 1]) });
-      return bench.hints.map(([gpa]) => gpa);
+      return bench.hints.map(([pfn]) => pfn);
     },
     plain: [],
-    quirky: [2 * PAGE],
+    quirky: [2],
   },
   {
     quirk: 'done-at-guest-stop',
@@ -238,22 +238,22 @@ const CASES: readonly Case[] = [
     quirk: 'hints-in-any-state',
     act: (bench) => {
       bench.boot().send('free_page_vq', ranges([3, 1]));
-      return bench.hints.map(([gpa]) => gpa);
+      return bench.hints.map(([pfn]) => pfn);
     },
     plain: [],
-    quirky: [3 * PAGE],
+    quirky: [3],
   },
   {
     quirk: 'hint-start-rounds-down',
     act: (bench) => hinted(bench, 0x800, 0x2800),
     plain: { used: [0], hints: [] },
-    quirky: { used: [0], hints: [[0, 2 * PAGE]] },
+    quirky: { used: [0], hints: [[0, 2]] },
   },
   {
     quirk: 'hint-clipped-to-ram',
     act: (bench) => hinted(bench, (RAM_PAGES - 1) * PAGE, 2 * PAGE),
     plain: { used: [0], hints: [] },
-    quirky: { used: [0], hints: [[(RAM_PAGES - 1) * PAGE, PAGE]] },
+    quirky: { used: [0], hints: [[RAM_PAGES - 1, 1]] },
   },
   {
     quirk: 'unmapped-segment-breaks',

@@ -167,7 +167,7 @@ class PlayedMachine implements MigrationMachine {
     if (!hint || hint.cmdId === 0) return;
     if (hint.cmdId !== this.#publishedId && !this.#plants.lateHintAccepted) return;
     const { pfn, cmdId } = hint;
-    this.precopy.applyHint(pfn * 4096, 4096, cmdId, 0);
+    this.precopy.applyHint(pfn, 1, { cmdId, queuedAtNs: 0 });
   }
 }
 
@@ -179,7 +179,7 @@ class OneHint extends PlayedMachine {
     const pfn = OneHint.PFN;
     if (request.kind === 'preempt' && request.at === 'hints stopped') this.write(pfn);
     if (request.kind !== 'roundStarted') return;
-    this.precopy.applyHint(pfn * 4096, 4096, request.cmdId, 0);
+    this.precopy.applyHint(pfn, 1, { cmdId: request.cmdId, queuedAtNs: 0 });
   }
 }
 

@@ -55,7 +55,7 @@ function liveDevice(ramPages: number): BalloonDevice {
           expect(ranges[i]! + ranges[i + 1]!).toBeLessThanOrEqual(ramPages);
         }
       },
-      onHint: (gpa, sizeBytes) => expect(gpa + sizeBytes).toBeLessThanOrEqual(ramPages * 4096),
+      onHint: (firstPfn, pageCount) => expect(firstPfn + pageCount).toBeLessThanOrEqual(ramPages),
     },
   );
   device.handle({ name: 'setStatus', status: 3 });
