@@ -3,6 +3,7 @@
  * millisecond, plus what it slept: it stands still between two slices, an idle guest costs nothing,
  * and a busy computer cannot make the guest miss its timers.
  */
+import { BallastError } from '../../shared/index.ts';
 import { END_MARK } from './initramfs.ts';
 import {
   createV86,
@@ -83,12 +84,28 @@ export class X86Machine {
     this.#cpu.jit_dirty_cache(gpa, gpa + lengthBytes);
   }
 
-  /** Runs for about a millisecond; sleeps, if the guest does, for no longer than `limitMs`. */
+  /**
+   * Runs for about a millisecond; sleeps, if the guest does, for no longer than `limitMs`.
+   * @throws BallastError PEER_CLOSED when the processor cannot go on.
+   */
   runSlice(limitMs: number): void {
-    const sleepMs = this.#cpu.main_loop();
+    const sleepMs = this.#mainLoop();
     if (this.#cpu.in_hlt[0] === 0) return;
     const leftMs = limitMs - this.nowMs;
     if (leftMs > 0) this.#clock.sleep(Math.min(Math.max(sleepMs, IDLE_STEP_MIN_MS), leftMs));
+  }
+
+  #mainLoop(): number {
+    try {
+      return this.#cpu.main_loop();
+    } catch (error) {
+      // v86 has no triple fault for all that a damaged memory can lead to.
+      if (!(error instanceof Error) || error.name !== 'RuntimeError') throw error;
+      throw new BallastError(
+        'PEER_CLOSED',
+        `the guest's processor cannot go on, its memory or its state is damaged (v86: ${error.message})`,
+      );
+    }
   }
 
   registerPci(

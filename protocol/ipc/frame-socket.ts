@@ -9,6 +9,7 @@ import {
   FrameReader,
   MAX_FRAME_BYTES,
 } from './frame.ts';
+import { HaltPoll } from './halt-poll.ts';
 import { receive } from './receiver.ts';
 import { clipString, type Sender } from './validate.ts';
 
@@ -49,6 +50,7 @@ export class FrameSocket {
   readonly #options: FrameSocketOptions;
   readonly #reader: FrameReader;
   #settle: (reason: BallastError | null) => void = () => {};
+  readonly #poll = new HaltPoll();
   #over = false;
   #socketError: string | null = null;
 
@@ -79,7 +81,9 @@ export class FrameSocket {
    */
   send(messages: readonly Message[]): void {
     if (this.#over) return;
-    if (this.#write(encodeFrameParts(messages))) return;
+    const parts = encodeFrameParts(messages);
+    this.#poll.begin();
+    if (this.#write(parts)) return;
     if (this.#socket.writableLength > MAX_UNREAD_BYTES) {
       const unread = this.#socket.writableLength;
       this.fail(
@@ -140,6 +144,7 @@ export class FrameSocket {
 
   #frame(bytes: Uint8Array, start: number, end: number): void {
     if (this.#over) return;
+    this.#poll.end();
     const messages = decodeFrame(bytes, start, end, this.#options.peer, this.#options.bins);
     const last = messages.at(-1);
     if (last?.name !== 'error') {
