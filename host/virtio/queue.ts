@@ -21,32 +21,30 @@ export interface QueueAddresses {
 
 /** Columns of a message, aligned and used again for the next one: larger only when one needs it. */
 class Columns {
-  readonly u16: Uint16Array;
-  readonly u32: Uint32Array;
-  readonly f64: Float64Array;
   readonly capacity: number;
-  readonly #u16Bytes: Uint8Array;
-  readonly #u32Bytes: Uint8Array;
-  readonly #f64Bytes: Uint8Array;
+  readonly f64: Float64Array;
+  readonly u32: Uint32Array;
+  readonly u16: readonly [Uint16Array, Uint16Array];
+  readonly #bytes: Uint8Array;
 
   constructor(capacity: number) {
     this.capacity = capacity;
-    this.u16 = new Uint16Array(capacity);
-    this.u32 = new Uint32Array(capacity);
-    this.f64 = new Float64Array(capacity);
-    this.#u16Bytes = new Uint8Array(this.u16.buffer);
-    this.#u32Bytes = new Uint8Array(this.u32.buffer);
-    this.#f64Bytes = new Uint8Array(this.f64.buffer);
+    const buffer = new ArrayBuffer(16 * capacity);
+    this.f64 = new Float64Array(buffer, 0, capacity);
+    this.u32 = new Uint32Array(buffer, 8 * capacity, capacity);
+    const u16At = (offset: number) => new Uint16Array(buffer, offset * capacity, capacity);
+    this.u16 = [u16At(12), u16At(14)];
+    this.#bytes = new Uint8Array(buffer);
   }
 
-  copy(u16: Uint8Array | null, u32: Uint8Array, f64: Uint8Array): void {
-    if (u16) this.#u16Bytes.set(u16);
-    this.#u32Bytes.set(u32);
-    this.#f64Bytes.set(f64);
+  copy(f64: Uint8Array, u32: Uint8Array, ...u16: readonly Uint8Array[]): void {
+    this.#bytes.set(f64, 0);
+    this.#bytes.set(u32, 8 * this.capacity);
+    u16.forEach((bytes, i) => void this.#bytes.set(bytes, (12 + 2 * i) * this.capacity));
   }
 }
 
-const FIRST_CAPACITY = 256;
+const FIRST_CAPACITY = 16;
 
 /** Position of the chain under the cursor, and its parts. */
 export class AvailCursor {
@@ -61,11 +59,9 @@ export class AvailCursor {
   out: DataView = EMPTY_VIEW;
   #index = -1;
   #count = 0;
-  /** Of each chain: head, bytes of its readable part, time. */
+  /** Of each chain: time, bytes of its readable part, head, number of its writable segments. */
   #chains = new Columns(FIRST_CAPACITY);
-  /** Of each chain: number of its writable segments. */
-  #inCounts = new Uint16Array(FIRST_CAPACITY);
-  /** Of each writable segment: length, address. */
+  /** Of each writable segment: address, length. */
   #segments = new Columns(FIRST_CAPACITY);
 
   get inGpa(): Float64Array {
@@ -91,10 +87,9 @@ export class AvailCursor {
     if (out.length > MAX_BATCH_OUT_BYTES) return false;
     this.#reserve(count, segments);
     const chains = this.#chains;
-    const inCounts = this.#inCounts;
-    chains.copy(heads, out_bytes, at_ns);
-    new Uint8Array(inCounts.buffer).set(in_count);
-    this.#segments.copy(null, in_bytes, in_gpa);
+    const inCounts = chains.u16[1];
+    chains.copy(at_ns, out_bytes, heads, in_count);
+    this.#segments.copy(in_gpa, in_bytes);
     if (sum(chains.u32, count) !== out.length || sum(inCounts, count) !== segments) return false;
     if (!timesAreOrdered(chains.f64, count)) return false;
     if (!segmentsAreAddressable(this.inGpa, this.inBytes, segments)) return false;
@@ -109,19 +104,15 @@ export class AvailCursor {
     this.#index++;
     this.outStart += this.outBytes;
     this.inStart += this.inCount;
-    this.head = this.#chains.u16[this.#index]!;
+    this.head = this.#chains.u16[0][this.#index]!;
     this.atNs = this.#chains.f64[this.#index]!;
     this.outBytes = this.#chains.u32[this.#index]!;
-    this.inCount = this.#inCounts[this.#index]!;
+    this.inCount = this.#chains.u16[1][this.#index]!;
     return true;
   }
 
   #reserve(count: number, segments: number): void {
-    if (count > this.#chains.capacity) {
-      const capacity = capacityFor(count);
-      this.#chains = new Columns(capacity);
-      this.#inCounts = new Uint16Array(capacity);
-    }
+    if (count > this.#chains.capacity) this.#chains = new Columns(capacityFor(count));
     if (segments > this.#segments.capacity) this.#segments = new Columns(capacityFor(segments));
   }
 }
