@@ -60,7 +60,8 @@ class DriverSession implements Session {
   }
 
   close(): string | null {
-    const [problem] = this.#machine.guest.system.audit();
+    // A host may write and discard what it likes: no page need hold what was written there.
+    const [problem] = this.#machine.guest.system.audit(false);
     return problem === undefined ? null : `the audit finds: ${problem}`;
   }
 

@@ -142,10 +142,13 @@ export class System<T extends CountingTransport = CountingTransport> {
     return this.#pageTables;
   }
 
-  /** Empty when every page has exactly one owner and all counts agree. */
-  audit(): string[] {
+  /**
+   * Empty when every page has exactly one owner, all counts agree, and pages hold what was written.
+   * `contents` false: not what they hold, as a hostile host may write and discard any page.
+   */
+  audit(contents = true): string[] {
     const problems = [...this.mm.audit(), ...this.driver.audit(), ...this.reporting.audit()];
-    for (const user of this.#movableUsers()) problems.push(...user.audit());
+    for (const user of this.#movableUsers()) problems.push(...user.audit(contents));
     problems.push(...this.users.audit(), ...this.userSpace.audit());
     return problems;
   }

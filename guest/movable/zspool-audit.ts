@@ -3,12 +3,12 @@ import { PageFlag, PageOwner, type Pages } from '../mm/index.ts';
 import { NO_HANDLE, type Zspage } from './zspage.ts';
 import type { Zspool } from './zspool.ts';
 
-export function auditZspool(pool: Zspool, pages: Pages): string[] {
+export function auditZspool(pool: Zspool, pages: Pages, contents: boolean): string[] {
   const problems: string[] = [];
   let objects = 0;
   for (const sizeClass of pool.classes) {
     for (const zspage of sizeClass.zspages()) {
-      problems.push(...auditPages(pool, pages, zspage), ...auditObjects(pool, zspage));
+      problems.push(...auditPages(pool, pages, zspage, contents), ...auditObjects(pool, zspage));
       objects += zspage.inUse;
     }
   }
@@ -18,13 +18,13 @@ export function auditZspool(pool: Zspool, pages: Pages): string[] {
   return problems;
 }
 
-function auditPages(pool: Zspool, pages: Pages, zspage: Zspage): string[] {
+function auditPages(pool: Zspool, pages: Pages, zspage: Zspage, contents: boolean): string[] {
   const problems: string[] = [];
   for (const pfn of zspage.pfns) {
     const isOurs = pages.owner[pfn] === PageOwner.ZSMALLOC && pages.hasFlag(pfn, PageFlag.MOVABLE);
     if (pages.isFree(pfn) || !isOurs) problems.push(`page ${pfn} of a zspage is not the pool’s`);
     else if (pool.zspageOf(pfn) !== zspage) problems.push(`page ${pfn} is of another zspage`);
-    const content = pool.words.audit(pfn);
+    const content = contents ? pool.words.audit(pfn) : null;
     if (content !== null) problems.push(content);
   }
   return problems;

@@ -183,9 +183,9 @@ export class Zspool implements MovableOps {
     return this.classes.flatMap((one) => [...one.zspages()].flatMap((zspage) => zspage.pfns));
   }
 
-  /** Empty when every handle leads to its object and every page is the pool's and as written. */
-  audit(): string[] {
-    return auditZspool(this, this.#folios.pages);
+  /** Empty when every handle leads to its object, every page is the pool's and, with `contents`, as written. */
+  audit(contents = true): string[] {
+    return auditZspool(this, this.#folios.pages, contents);
   }
 
   *#migrateLocked(dst: Pfn, src: Pfn): Kthread<Errno> {
