@@ -13,6 +13,8 @@ const BASE = 3 * PAGE_SIZE_BYTES;
 const BUDDY = 0xffffff7f;
 const TABLE = 0xfffffbff;
 const NO_TYPE = 0xffffffff;
+/** Which 32-bit word of struct page holds what. */
+const WORDS = { head: 1, order: 5, type: 6, references: 7 };
 const HELD = { firstPfn: 32, pageCount: 16 };
 
 class Kernel {
@@ -25,22 +27,10 @@ class Kernel {
     for (let pfn = 0; pfn < PAGES; pfn++) this.set(pfn, { type: NO_TYPE, references: 1 });
   }
 
-  set(
-    pfn: number,
-    page: { head?: number; order?: number; type?: number; references?: number },
-  ): void {
+  set(pfn: number, page: Partial<Record<keyof typeof WORDS, number>>): void {
     const at = (this.map.base + pfn * this.map.structBytes) >>> 2;
-    const { head, order, type, references } = page;
-    for (const [word, value] of [
-      head,
-      undefined,
-      undefined,
-      undefined,
-      order,
-      type,
-      references,
-    ].entries()) {
-      if (value !== undefined) this.#words[at + 1 + word] = value;
+    for (const [name, value] of Object.entries(page)) {
+      this.#words[at + WORDS[name as keyof typeof WORDS]] = value;
     }
   }
 
