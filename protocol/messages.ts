@@ -8,6 +8,7 @@
  */
 import type { FieldKind, ValueOf } from './field-kind.ts';
 import type { Shape } from './message-shape.ts';
+import { MIGRATION_MESSAGES } from './migration-messages.ts';
 import { ORACLE_MESSAGES } from './oracle-messages.ts';
 
 export const MESSAGES = {
@@ -35,6 +36,21 @@ export const MESSAGES = {
     from: 'both',
     fields: { code: 'str', message: 'str' },
     doc: 'The session ends: why, in one line.',
+  },
+
+  moveTo: {
+    id: 4,
+    group: 'session',
+    from: 'host',
+    fields: { address: 'str' },
+    doc: 'The guest goes on under the host that listens there: it connects to it and says hello. Answered by moved.',
+  },
+  moved: {
+    id: 5,
+    group: 'session',
+    from: 'guest',
+    fields: { error: 'str' },
+    doc: 'Empty: the other host has the guest, and this session ends. Else why not, and all is as before.',
   },
 
   run: {
@@ -313,6 +329,22 @@ export const MESSAGES = {
     doc: 'Posted. A piece of the state that an incoming guest starts from; ascending, without gaps.',
   },
 
+  loadRam: {
+    id: 65,
+    group: 'memory',
+    from: 'host',
+    fields: {
+      /** A multiple of 32. */
+      first_pfn: 'u32',
+      /** One bit per page: the host backs it with memory. */
+      backed: 'bin',
+      /** record_size bytes per page. */
+      data: 'bin',
+    },
+    doc: 'Posted. What the destination of a migration holds takes the place of what was in RAM. No write: it sets no bit of the dirty log.',
+  },
+
+  ...MIGRATION_MESSAGES,
   ...ORACLE_MESSAGES,
 } as const satisfies Readonly<Record<string, Shape>>;
 

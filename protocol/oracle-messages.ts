@@ -35,6 +35,23 @@ export const ORACLE_MESSAGES = {
     fields: { /** u32 each, ascending. */ pfns: 'bin' },
     doc: 'Pages in use whose content a discard took and that were not written since.',
   },
+  getReliance: { id: 66, group: 'oracle', from: 'host', fields: {}, doc: 'Answered by reliance.' },
+  reliance: {
+    id: 67,
+    group: 'oracle',
+    from: 'guest',
+    fields: {
+      /** One bit per page in use whose content somebody relies on. */
+      contents: 'bin',
+      /** One bit per free page that the next allocation takes to hold freed_tag; empty: none does. */
+      freed: 'bin',
+      /** The content record of such a page: 0 (init_on_free) or the poison. */
+      freed_tag: 'u32',
+      /** Pages in use that nobody has written since they were allocated without content. */
+      undefined_pages: 'u32',
+    },
+    doc: 'Who relies on the content of a page, now.',
+  },
   verify: {
     id: 52,
     group: 'oracle',

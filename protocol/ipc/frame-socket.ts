@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { BallastError, type BallastErrorCode } from '../../shared/index.ts';
+import type { Sender } from '../message-shape.ts';
 import type { Message } from '../messages.ts';
 import {
   type BinMode,
@@ -11,7 +12,7 @@ import {
 } from './frame.ts';
 import { HaltPoll } from './halt-poll.ts';
 import { receive } from './receiver.ts';
-import { clipString, type Sender } from './validate.ts';
+import { clipString } from './validate.ts';
 
 /**
  * Frames of messages over one socket, the same on both ends. Whatever the peer does wrong ends the

@@ -1,8 +1,9 @@
 import { Packr, RESERVE_START_SPACE, Unpackr } from 'msgpackr';
 import { assert, BallastError } from '../../shared/index.ts';
+import type { Sender } from '../message-shape.ts';
 import type { Message } from '../messages.ts';
 import { checkShape, MAX_MESSAGES_PER_FRAME } from './shape.ts';
-import { decodeMessage, encodeMessage, type Sender } from './validate.ts';
+import { decodeMessage, encodeMessage } from './validate.ts';
 
 /**
  * A frame: its length as u32, little-endian, then one msgpack array of positional messages. The

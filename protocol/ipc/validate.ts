@@ -1,14 +1,12 @@
 import { assert, BallastError } from '../../shared/index.ts';
 import type { FieldKind } from '../field-kind.ts';
+import type { Sender } from '../message-shape.ts';
 import { MESSAGES, type Message, type MessageName } from '../messages.ts';
 
 /**
  * Messages to and from their positional arrays `[id, field, …]`. Everything here derives from the
  * table of messages: what each field may hold, how many there are, who may send the message.
  */
-
-/** The side that sent a frame. */
-export type Sender = 'host' | 'guest';
 
 interface Kind {
   readonly expected: string;

@@ -29,7 +29,7 @@ const anyOf: Readonly<Record<FieldKind, fc.Arbitrary<unknown>>> = {
 /** Any message that the guest may send. */
 const guestMessage: fc.Arbitrary<Message> = fc.oneof(
   ...Object.entries(MESSAGES)
-    .filter(([, shape]) => shape.from !== 'host')
+    .filter(([, { from }]) => from === 'guest' || from === 'both')
     .map(([name, { fields }]) =>
       fc.record({
         name: fc.constant(name),
