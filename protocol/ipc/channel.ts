@@ -1,24 +1,28 @@
 import type { Socket } from 'node:net';
 import { BallastError } from '../../shared/index.ts';
+import type { Sender } from '../message-shape.ts';
 import type { Message } from '../messages.ts';
 import { decodeFrame, encodeFrame } from './frame.ts';
 import { FrameSocket } from './frame-socket.ts';
 import {
   checkHello,
+  destinationHelloMessage,
   type GuestFacts,
   guestHelloMessage,
   type Hello,
   hostHelloMessage,
+  sourceHelloMessage,
 } from './hello.ts';
 
 /**
- * The channel between host and guest. The host is the master: each of its frames is answered by
- * exactly one frame, in order. Over a socket (unix or TCP) or inside one process, with the same
- * encoding and the same checks, so that both give the same run.
+ * The channel between host and guest, and the one between the two hosts of a migration. The host, or
+ * the source, is the master: each of its frames is answered by exactly one frame, in order. Over a
+ * socket (unix or TCP) or inside one process, with the same encoding and the same checks, so that
+ * both give the same run.
  */
 
-/** The host's end. */
-export interface GuestLink {
+/** The master's end. */
+export interface Link {
   /**
    * Sends one frame; resolves with the messages of its answer, whose `bin` fields are copies.
    * Several may be outstanding. Rejects with BallastError PEER_CLOSED, FRAME_*, MESSAGE_* when the
@@ -30,6 +34,12 @@ export interface GuestLink {
   /** Says bye and waits for the end. */
   close(): Promise<void>;
 }
+
+/** The host's end. */
+export type GuestLink = Link;
+
+/** The source's end. */
+export type StreamLink = Link;
 
 /**
  * The guest's end, called once a frame, synchronously. `bin` fields are views that are valid until
@@ -55,9 +65,31 @@ const HELLO_TIMEOUT_MS = 10_000;
 
 /** Answers the frames of a host on `socket`; the hello is answered here, with `facts`. */
 export function serveGuest(socket: Socket, handler: GuestHandler, facts: GuestFacts): GuestService {
-  const session = new GuestSession(facts);
+  return serve(socket, 'host', new ServedSession(greetHost(facts)), handler);
+}
+
+/** The destination's end of a stream, called as a guest's is; a BallastError ends the session. */
+export interface StreamHandler {
+  /** What the source's guest is. @throws BallastError HELLO_MISMATCH to turn it away. */
+  begin(hello: Hello): void;
+  /** One frame: its pages are views that are valid until it returns. */
+  handle(messages: Message[]): Message[];
+}
+
+/** Answers the frames of a source on `socket`; the hello is answered here. */
+export function serveStream(socket: Socket, handler: StreamHandler): GuestService {
+  const session = new ServedSession(greetSource(handler));
+  return serve(socket, 'source', session, (messages) => handler.handle(messages));
+}
+
+function serve(
+  socket: Socket,
+  peer: Sender,
+  session: ServedSession,
+  handler: GuestHandler,
+): GuestService {
   const frames: FrameSocket = new FrameSocket(socket, {
-    peer: 'host',
+    peer,
     bins: 'view',
     onMessages: (messages) => {
       const replies = answerAtOnce(session, handler, messages);
@@ -77,7 +109,7 @@ export function serveAsyncGuest(
   handler: AsyncGuestHandler,
   facts: GuestFacts,
 ): GuestService {
-  const session = new GuestSession(facts);
+  const session = new ServedSession(greetHost(facts));
   let waiting = 0;
   let last: Promise<void> = Promise.resolve();
   const answer = async (messages: Message[]): Promise<void> => {
@@ -115,12 +147,24 @@ export function serveAsyncGuest(
 
 /** The host's end of a connected socket. Call `hostHello` on it first. */
 export function hostLink(socket: Socket, replyTimeoutMs = REPLY_TIMEOUT_MS): GuestLink {
-  return new SocketLink(socket, replyTimeoutMs);
+  return new SocketLink(socket, { asks: 'host', answers: 'guest' }, replyTimeoutMs);
+}
+
+/** The source's end of a connected socket. Call `sourceHello` on it first. */
+export function streamLink(socket: Socket, replyTimeoutMs = REPLY_TIMEOUT_MS): StreamLink {
+  return new SocketLink(socket, STREAM_ENDS, replyTimeoutMs);
 }
 
 /** Host and guest in one process: no socket, the same encoding and checks. */
 export function localLink(handler: GuestHandler, facts: GuestFacts): GuestLink {
-  return new LocalLink(new GuestSession(facts), handler);
+  const ends: Ends = { asks: 'host', answers: 'guest' };
+  return new LocalLink(new ServedSession(greetHost(facts)), ends, handler);
+}
+
+/** Source and destination in one process. */
+export function localStream(handler: StreamHandler): StreamLink {
+  const session = new ServedSession(greetSource(handler));
+  return new LocalLink(session, STREAM_ENDS, (messages) => handler.handle(messages));
 }
 
 /**
@@ -128,14 +172,32 @@ export function localLink(handler: GuestHandler, facts: GuestFacts): GuestLink {
  * otherwise, PEER_CLOSED if it does not answer in time; the link is closed then.
  */
 export async function hostHello(link: GuestLink, timeoutMs = HELLO_TIMEOUT_MS): Promise<Hello> {
+  return firstExchange(link, hostHelloMessage(), 'guest', timeoutMs);
+}
+
+/** The first exchange of a stream. Errors as of `hostHello`. */
+export async function sourceHello(
+  link: StreamLink,
+  facts: GuestFacts,
+  timeoutMs = HELLO_TIMEOUT_MS,
+): Promise<Hello> {
+  return firstExchange(link, sourceHelloMessage(facts), 'destination', timeoutMs);
+}
+
+async function firstExchange(
+  link: Link,
+  hello: Hello,
+  peer: Sender,
+  timeoutMs: number,
+): Promise<Hello> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
-      reject(new BallastError('PEER_CLOSED', `the guest did not say hello in ${timeoutMs} ms`));
+      reject(new BallastError('PEER_CLOSED', `the ${peer} did not say hello in ${timeoutMs} ms`));
     }, timeoutMs);
   });
   try {
-    return checkHello(await Promise.race([link.exchange([hostHelloMessage()]), late]), 'guest');
+    return checkHello(await Promise.race([link.exchange([hello]), late]), peer);
   } catch (error) {
     await link.close();
     throw error;
@@ -144,14 +206,39 @@ export async function hostHello(link: GuestLink, timeoutMs = HELLO_TIMEOUT_MS): 
   }
 }
 
-/** The order of a session as the guest sees it: hello, frames, bye. */
-class GuestSession {
-  readonly #facts: GuestFacts;
+/** Checks the master's first frame and gives the answer to it. */
+type Greeting = (messages: readonly Message[]) => Hello;
+
+function greetHost(facts: GuestFacts): Greeting {
+  return (messages) => {
+    checkHello(messages, 'host');
+    return guestHelloMessage(facts);
+  };
+}
+
+function greetSource(handler: StreamHandler): Greeting {
+  return (messages) => {
+    handler.begin(checkHello(messages, 'source'));
+    return destinationHelloMessage();
+  };
+}
+
+/** Who is at which end of a link. */
+interface Ends {
+  readonly asks: Sender;
+  readonly answers: Sender;
+}
+
+const STREAM_ENDS: Ends = { asks: 'source', answers: 'destination' };
+
+/** The order of a session as the side that answers sees it: hello, frames, bye. */
+class ServedSession {
+  readonly #greet: Greeting;
   #greeted = false;
   #over = false;
 
-  constructor(facts: GuestFacts) {
-    this.#facts = facts;
+  constructor(greet: Greeting) {
+    this.#greet = greet;
   }
 
   get over(): boolean {
@@ -172,9 +259,9 @@ class GuestSession {
 
   #admitInSession(messages: Message[]): { ask: Message[] | null; after: Message[] } {
     if (!this.#greeted) {
-      checkHello(messages, 'host');
+      const answer = this.#greet(messages);
       this.#greeted = true;
-      return { ask: null, after: [guestHelloMessage(this.#facts)] };
+      return { ask: null, after: [answer] };
     }
     const stray = messages.find(({ name }) => name === 'hello' || name === 'bye');
     if (stray) {
@@ -185,7 +272,7 @@ class GuestSession {
 }
 
 function answerAtOnce(
-  session: GuestSession,
+  session: ServedSession,
   handler: GuestHandler,
   messages: Message[],
 ): Message[] {
@@ -204,16 +291,18 @@ interface Waiter {
   reject(error: BallastError): void;
 }
 
-class SocketLink implements GuestLink {
+class SocketLink implements Link {
   readonly #frames: FrameSocket;
+  readonly #peer: Sender;
   #waiting: Waiter[] = [];
   #leaving = false;
   #answerCount = 0;
 
-  constructor(socket: Socket, replyTimeoutMs: number) {
+  constructor(socket: Socket, { answers }: Ends, replyTimeoutMs: number) {
+    this.#peer = answers;
     this.#watch(replyTimeoutMs);
     this.#frames = new FrameSocket(socket, {
-      peer: 'guest',
+      peer: answers,
       bins: 'copy',
       onMessages: (messages) => this.#answered(messages),
     });
@@ -257,7 +346,7 @@ class SocketLink implements GuestLink {
       if (!stuck) return;
       const seconds = replyTimeoutMs / 1000;
       this.#frames.fail(
-        new BallastError('PEER_CLOSED', `the guest did not answer for ${seconds} s`),
+        new BallastError('PEER_CLOSED', `the ${this.#peer} did not answer for ${seconds} s`),
       );
     }, replyTimeoutMs);
     timer.unref();
@@ -275,23 +364,25 @@ class SocketLink implements GuestLink {
       const names = messages.map(({ name }) => name).slice(0, 4);
       throw new BallastError(
         'MESSAGE_UNEXPECTED',
-        `the guest sent ${names.join(', ') || 'a frame'} that nobody asked for`,
+        `the ${this.#peer} sent ${names.join(', ') || 'a frame'} that nobody asked for`,
       );
     }
     waiter.resolve(messages);
   }
 }
 
-class LocalLink implements GuestLink {
+class LocalLink implements Link {
   readonly closed: Promise<BallastError | null>;
-  readonly #session: GuestSession;
+  readonly #session: ServedSession;
+  readonly #ends: Ends;
   readonly #handler: GuestHandler;
   #settle: (reason: BallastError | null) => void = () => {};
   #reason: BallastError | null = null;
   #over = false;
 
-  constructor(session: GuestSession, handler: GuestHandler) {
+  constructor(session: ServedSession, ends: Ends, handler: GuestHandler) {
     this.#session = session;
+    this.#ends = ends;
     this.#handler = handler;
     this.closed = new Promise((resolve) => {
       this.#settle = resolve;
@@ -302,11 +393,11 @@ class LocalLink implements GuestLink {
     if (this.#over) throw this.#reason ?? sessionOver();
     try {
       const request = encodeFrame(messages);
-      const asked = decodeFrame(request, 4, request.length, 'host', 'view');
+      const asked = decodeFrame(request, 4, request.length, this.#ends.asks, 'view');
       const replies = answerAtOnce(this.#session, this.#handler, asked);
       const reply = encodeFrame(replies);
       if (this.#session.over) this.#end(null);
-      return decodeFrame(reply, 4, reply.length, 'guest', 'copy');
+      return decodeFrame(reply, 4, reply.length, this.#ends.answers, 'copy');
     } catch (error) {
       this.#end(
         error instanceof BallastError ? error : new BallastError('PEER_CLOSED', `${error}`),

@@ -1,18 +1,20 @@
 import { BallastError, Bitmap, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import { toUint32, u32Bytes } from '../bulk.ts';
+import type { Sender } from '../message-shape.ts';
 import type { Message } from '../messages.ts';
 import { layoutHash } from './validate.ts';
 
 /**
  * The first message of each side. The host speaks first and says what it was built with; the guest
- * answers with the same and with what the machine is. Both refuse a peer of another build.
+ * answers with the same and with what the machine is. Of two hosts the source speaks first, with
+ * what its guest is, and the destination answers. Each refuses a peer of another build.
  */
 
 const PROTOCOL_VERSION = 1;
 
 export type Hello = Message<'hello'>;
 
-/** What only the guest knows. */
+/** What only the guest knows; a source tells its destination. */
 export interface GuestFacts {
   /** Bytes of a page's content record: 4 for the emulated guest, 4096 for real contents. */
   readonly recordSizeBytes: number;
@@ -37,8 +39,26 @@ export function guestHelloMessage(facts: GuestFacts): Hello {
   return helloMessage('guest', facts);
 }
 
+export function sourceHelloMessage(facts: GuestFacts): Hello {
+  return helloMessage('source', facts);
+}
+
+export function destinationHelloMessage(): Hello {
+  return helloMessage('destination', { recordSizeBytes: 0, ramPages: 0, vcpus: 0 });
+}
+
+/** What a guest's or a source's hello says of the machine. */
+export function factsOf(hello: Hello): GuestFacts {
+  return {
+    recordSizeBytes: hello.record_size,
+    ramPages: hello.ram_pages,
+    ramSegments: toUint32(hello.ram_segments)!,
+    vcpus: hello.vcpus,
+  };
+}
+
 /** Throws BallastError HELLO_MISMATCH naming what differs, or MESSAGE_UNEXPECTED. */
-export function checkHello(messages: readonly Message[], from: 'host' | 'guest'): Hello {
+export function checkHello(messages: readonly Message[], from: Sender): Hello {
   const [hello] = messages;
   if (messages.length !== 1 || hello?.name !== 'hello') {
     const found = messages.map(({ name }) => name).slice(0, 4);
@@ -51,7 +71,7 @@ export function checkHello(messages: readonly Message[], from: 'host' | 'guest')
   mustEqual('protocol version', hello.version, PROTOCOL_VERSION, from);
   mustEqual('message layout', hello.layout, layoutHash(), from);
   mustEqual('page size', hello.page_size, PAGE_SIZE_BYTES, from);
-  if (from === 'guest') {
+  if (from === 'guest' || from === 'source') {
     mustBe('record size', hello.record_size, RECORD_SIZES.includes(hello.record_size), '4 or 4096');
     mustBe('RAM pages', hello.ram_pages, inRange(hello.ram_pages, MAX_RAM_PAGES), '1 … 2^28');
     const segments = toUint32(hello.ram_segments);
@@ -81,7 +101,7 @@ function areSegments(segments: Uint32Array, ramPages: number): boolean {
   return end <= ramPages;
 }
 
-function helloMessage(role: 'host' | 'guest', facts: GuestFacts): Hello {
+function helloMessage(role: Sender, facts: GuestFacts): Hello {
   return {
     name: 'hello',
     version: PROTOCOL_VERSION,
