@@ -4,7 +4,7 @@
  * acknowledgement is an actor of its own.
  */
 import { System } from '../guest/machine/system.ts';
-import { PageOwner } from '../guest/mm/index.ts';
+import { Reliance } from '../guest/reliance/page-reliance.ts';
 import type { Kthread } from '../guest/sched/kthread.ts';
 import { ChannelTransport } from '../guest/virtio/channel-transport.ts';
 import {
@@ -263,13 +263,12 @@ export class ExploredMachine {
   }
 
   #checkDiscard(pfn: Pfn): void {
-    const { mm, ram, strategy } = this.system;
+    const { ram, reliance } = this.system;
     const tag = ram.tags[pfn]!;
-    if (tag === 0 || mm.isFree(pfn) || strategy?.holds?.(pfn)) return;
-    if (mm.pages.owner[mm.pages.headOf(pfn)] === PageOwner.BALLOON) return;
+    if (tag === 0 || reliance.of(pfn) === Reliance.NONE) return;
     throw new Violation(
-      'nothing is discarded that is in use',
-      `page ${pfn} is discarded and holds record ${tag}, which its user wrote`,
+      'nothing is discarded that somebody relies on',
+      `page ${pfn} is discarded and holds record ${tag}, on which somebody relies`,
     );
   }
 

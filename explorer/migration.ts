@@ -3,7 +3,7 @@
  * requests, and at its end the comparison of the two memories.
  */
 
-import { PageOwner } from '../guest/mm/index.ts';
+import { Reliance } from '../guest/reliance/page-reliance.ts';
 import { type HintSink, HintStatus } from '../host/balloon/hinting.ts';
 import { Precopy } from '../host/migration/precopy.ts';
 import type {
@@ -13,13 +13,7 @@ import type {
   MigrationThread,
 } from '../host/migration/thread.ts';
 import type { Message, MigrateParams, MigrationFigures } from '../protocol/index.ts';
-import {
-  assert,
-  DEFAULT_COSTS,
-  type Nanoseconds,
-  PAGE_SIZE_BYTES,
-  type Pfn,
-} from '../shared/index.ts';
+import { assert, DEFAULT_COSTS, type Nanoseconds, PAGE_SIZE_BYTES } from '../shared/index.ts';
 import { Actor, ActorState } from './actor.ts';
 import { describeEvent } from './ghost.ts';
 import type { ExploredMachine } from './machine.ts';
@@ -38,15 +32,24 @@ export class MigrationActor extends Actor {
   readonly #machine: ExploredMachine;
   readonly #thread: MigrationThread<MigrationFigures>;
   #request: MigrationRequest | null = null;
+  /** Memory of the destination: what was never sent reads zero. */
+  readonly #destinationTags: Uint32Array;
 
   constructor(machine: ExploredMachine, clearLog: MigrateParams['clearLog']) {
     super('migration', false);
     this.#machine = machine;
+    this.#destinationTags = new Uint32Array(machine.scenario.machine.frames);
     const pages = machine.ram.count();
     const bandwidthBytesPerS = Math.ceil(pages / WINDOWS) * PAGE_SIZE_BYTES * WINDOWS_PER_S;
     this.precopy = new Precopy(
       migrationMachine(machine),
       { bandwidthBytesPerS, downtimeLimitMs: DOWNTIME_LIMIT_MS, clearLog },
+      {
+        page: (pfn, tag) => {
+          this.#destinationTags[pfn] = tag;
+        },
+        mark: () => {},
+      },
       { hinted: () => {}, progress: () => {} },
       { plants: machine.plants, clearBitmapShift: CLEAR_BITMAP_SHIFT },
     );
@@ -125,26 +128,21 @@ export class MigrationActor extends Actor {
 
   /** At switchover: what somebody relies on is the same on both sides. */
   #compare(): void {
-    const { tags } = this.precopy.destination;
+    const tags = this.#destinationTags;
     const { runs, system } = this.#machine;
     for (const [start, end] of runs) {
       for (let pfn = start; pfn < end; pfn++) {
-        if (tags[pfn] === system.ram.tags[pfn] || !this.#isNeeded(pfn)) continue;
+        if (tags[pfn] === system.ram.tags[pfn]) continue;
+        const reliance = system.reliance.of(pfn);
+        if (reliance === Reliance.NONE) continue;
         throw new Violation(
-          'no page is lost',
+          reliance === Reliance.FREED
+            ? 'a free page keeps what the next allocation relies on'
+            : 'no page is lost',
           `page ${pfn} holds record ${system.ram.tags[pfn]} here and ${tags[pfn]} at the destination`,
         );
       }
     }
-  }
-
-  #isNeeded(pfn: Pfn): boolean {
-    const { system, device } = this.#machine;
-    const { pages } = system.mm;
-    if (pages.isFree(pfn) || device.inflatedPages.get(pfn)) return false;
-    if (system.strategy?.holds?.(pfn)) return false;
-    const owner = pages.owner[pages.headOf(pfn)]!;
-    return owner !== PageOwner.COMPACTION && owner !== PageOwner.POISONED;
   }
 }
 

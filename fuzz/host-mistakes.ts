@@ -266,12 +266,14 @@ export const HOST_MISTAKES: Readonly<Record<string, HostMaker>> = {
     ),
     allowed: SERVED,
   }),
-  'machine state: of a guest that has none': (draw) => ({
+  'loadRam: of any length, anywhere': (draw) => ({
     frame: [
-      draw.pick<Raw>([
-        [MESSAGES.getMachineState.id, u32(draw), u32(draw)],
-        [MESSAGES.setMachineState.id, u32(draw), u32(draw), draw.bytes(8)],
-      ]),
+      [
+        MESSAGES.loadRam.id,
+        draw.pick([0, 32, 7, RAM_PAGES - 32, RAM_PAGES, 0xffff_ffff]),
+        draw.bytes(draw.pick([0, 1, 4])),
+        draw.bytes(draw.pick([0, 1, 4, 64, 128])),
+      ],
     ],
     allowed: ANY,
   }),

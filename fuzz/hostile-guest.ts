@@ -99,6 +99,10 @@ export class HostileGuest implements GuestLink {
         return [[MESSAGES.records.id, new Uint8Array(4 * pagesOf(message.ranges))]];
       case 'countFree':
         return [[MESSAGES.freeCounts.id, new Uint8Array(message.ranges.length / 2)]];
+      case 'getReliance': {
+        const all = new Uint8Array(((this.#ramPages + 31) >>> 5) * 4);
+        return [[MESSAGES.reliance.id, all, new Uint8Array(0), 0, 0]];
+      }
       case 'getErased':
         return [[MESSAGES.erased.id, new Uint8Array(0)]];
       case 'getStatistics':
@@ -111,8 +115,6 @@ export class HostileGuest implements GuestLink {
         return [[MESSAGES.guestDigest.id, '']];
       case 'getConsole':
         return [[MESSAGES.consoleOutput.id, 0, []]];
-      case 'getMachineState':
-        return [[MESSAGES.machineState.id, 0, new Uint8Array(0)]];
       default:
         return [];
     }

@@ -2,8 +2,10 @@
  * A hostile guest while it is migrated: what the host asks it, dirty log, records and the oracle's
  * questions, is answered with anything that the messages allow, and its driver hints what it likes.
  */
+import { verifyArrival } from '../host/evaluation/arrival.ts';
 import { Evaluator } from '../host/evaluation/evaluator.ts';
-import { migrate } from '../host/migration/drive.ts';
+import { InPlace } from '../host/migration/in-place.ts';
+import { Migration } from '../host/migration/migration.ts';
 import { MESSAGES, type Message, type MigrateParams } from '../protocol/index.ts';
 import { MIB } from '../shared/index.ts';
 import { availOf, type Chain, fieldsOf, u32sOf } from './avail.ts';
@@ -129,8 +131,11 @@ class MigrationSession implements Session {
     try {
       const evaluator = new Evaluator(vmm, () => {});
       await evaluator.begin();
-      const { precopy, figures } = await migrate(vmm, params, evaluator);
-      await evaluator.report(precopy, figures);
+      const target = await InPlace.open(vmm, { recordSizeBytes: 4, ramPages: RAM_PAGES, vcpus: 1 });
+      const migration = new Migration(vmm, params, target, evaluator);
+      const figures = await migration.run();
+      await evaluator.report(migration.precopy, figures);
+      if (figures.status === 'completed') await verifyArrival(vmm, target.incoming.memory);
       outcome = machine.device.protocolViolations > 0 ? 'counted' : 'served';
     } catch (error) {
       endOf(error);

@@ -1,5 +1,11 @@
 /** The guest process: told by its first IPC message what machine it is and where its host listens. */
-import { type Address, connect, type GuestConfig, serveGuest } from '../protocol/index.ts';
+import {
+  type Address,
+  connect,
+  type GuestConfig,
+  GuestHome,
+  serveGuest,
+} from '../protocol/index.ts';
 import { BallastError, ExitStatus } from '../shared/index.ts';
 import { exitWith, fileSink, onLaboratoryGone } from '../shared/process.ts';
 import { readRecording } from '../shared/recording/index.ts';
@@ -22,8 +28,9 @@ async function main({ connect: address, config }: Start): Promise<void> {
   }
   const guest = new Guest(config, recording, fileSink(config.logPath));
   const socket = await connect(address, CONNECT_TIMEOUT_MS);
-  const service = serveGuest(socket, (messages) => guest.handle(messages), guest.facts);
-  const error = await service.closed;
+  const home = new GuestHome((messages) => guest.handle(messages), guest.facts, serveGuest);
+  home.enter(socket);
+  const error = await home.closed;
   if (error) throw error;
   process.exit(ExitStatus.OK);
 }

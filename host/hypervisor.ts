@@ -4,7 +4,9 @@
  */
 import { createHash } from 'node:crypto';
 import type {
+  ArrivalReport,
   ConsoleOutput,
+  GuestFacts,
   GuestLink,
   Hello,
   HostConfig,
@@ -12,15 +14,23 @@ import type {
   MigrateParams,
   MigrateProgress,
   MigrationReport,
+  StreamLink,
 } from '../protocol/index.ts';
-import { ramOf } from '../protocol/index.ts';
-import { BallastError, EventLog } from '../shared/index.ts';
+import { factsOf, ramOf, sourceHello } from '../protocol/index.ts';
+import { BallastError, EventLog, type Pfn } from '../shared/index.ts';
 import { BalloonMonitor } from './balloon/monitor.ts';
 import { deviceOptionsOf } from './balloon/profiles.ts';
+import { verifyArrival, verifyStay } from './evaluation/arrival.ts';
 import { Evaluator, guestStatistics } from './evaluation/evaluator.ts';
-import { migrate } from './migration/drive.ts';
-import { MigrationJob } from './migration/job.ts';
-import { LiveDestination } from './migration/live-destination.ts';
+import { withArrival } from './evaluation/report.ts';
+import { loadRam } from './memory/load.ts';
+import type { HintLedger } from './migration/hint-ledger.ts';
+import { InPlace } from './migration/in-place.ts';
+import type { Incoming } from './migration/incoming.ts';
+import { loadStates, saveStates } from './migration/machine-state.ts';
+import { Migration, UNWATCHED } from './migration/migration.ts';
+import type { DeviceState } from './migration/stream.ts';
+import { KeptStream, ToHost } from './migration/targets.ts';
 import { Vmm } from './vmm.ts';
 
 export type ProgressSink = (what: string, done: number, total: number) => void;
@@ -33,11 +43,14 @@ export class Hypervisor {
   readonly balloon: BalloonMonitor;
   readonly #log: EventLog;
   readonly #onProgress: ProgressSink;
-  #job: MigrationJob | null = null;
+  /** The last one, whether it is over or not. */
+  #migration: Migration | null = null;
+  /** Of a migration in the background. */
+  #kept: KeptStream | null = null;
+  /** Of the migration that has taken the guest away. */
+  #ledger: HintLedger | null = null;
   readonly #plant: HostConfig['plant'];
-  readonly #recordSizeBytes: number;
-  /** Where the next migration takes the guest. */
-  #destination: LiveDestination | null = null;
+  readonly #facts: GuestFacts;
 
   constructor(
     link: GuestLink,
@@ -48,7 +61,7 @@ export class Hypervisor {
   ) {
     this.#log = new EventLog(sink);
     this.#plant = config.plant;
-    this.#recordSizeBytes = hello.record_size;
+    this.#facts = factsOf(hello);
     this.#onProgress = onProgress;
     this.#log.add(0, 'power_on', { seed: config.seed, ram_pages: hello.ram_pages });
     this.vmm = new Vmm(
@@ -76,7 +89,8 @@ export class Hypervisor {
     const startNs = vmm.now;
     while (vmm.now < atNs) {
       const step = Math.min(atNs, vmm.now + PROGRESS_STEP_NS);
-      await (this.#job && !this.#job.isOver ? this.#job.advanceTo(step) : vmm.advanceTo(step));
+      const migration = this.#migration;
+      await (migration && !migration.isOver ? migration.advanceTo(step) : vmm.advanceTo(step));
       this.#onProgress('guest runs', vmm.now - startNs, atNs - startNs);
     }
     return this.status();
@@ -96,59 +110,94 @@ export class Hypervisor {
     this.vmm.device.setTarget(targetPages);
   }
 
-  /** @throws BallastError HELLO_MISMATCH when the machine is not like this guest's. */
-  setDestination(link: GuestLink, hello: Hello): void {
-    const { ramPages } = this.vmm.options;
-    this.#destination = new LiveDestination(link, hello, ramPages, this.#recordSizeBytes);
-  }
-
-  /** With a destination, the guest is there afterwards. */
-  async migrate(params: MigrateParams): Promise<MigrationReport> {
+  /**
+   * One migration to another host, or to none: then the guest stays and gets the memory that a
+   * destination would hold. A destination that fails is no error: the report says so, and the guest
+   * goes on here. @throws BallastError MESSAGE_UNEXPECTED while another migration gets on.
+   */
+  async migrate(params: MigrateParams, to: StreamLink | null = null): Promise<MigrationReport> {
     this.#mustNotMigrate();
     const { vmm } = this;
-    const destination = this.#destination;
     const total = vmm.ramPageCount;
-    const evaluator = new Evaluator(
-      vmm,
-      (_sent, remaining) => this.#onProgress('migration', total - remaining, total),
-      destination,
+    const evaluator = new Evaluator(vmm, (_sent, remaining) =>
+      this.#onProgress('migration', total - remaining, total),
     );
     await evaluator.begin();
-    vmm.records.onPages = destination?.onPages ?? null;
-    const { precopy, figures } = await migrate(vmm, params, evaluator, this.#plant);
+    const inPlace = to ? null : await InPlace.open(vmm, this.#facts);
+    const target = inPlace ?? (await this.#toHost(to!));
+    vmm.records.onPages = target.onPages;
+    const migration = new Migration(vmm, params, target, evaluator, this.#plant);
+    this.#migration = migration;
+    const figures = await migration.run();
     vmm.records.onPages = null;
-    await destination?.drain();
-    const report = await evaluator.report(precopy, figures);
-    if (destination && figures.status === 'completed') await this.#switchOver(destination);
-    // The guest goes on; in virtual time it was away for as long as the switchover took.
-    vmm.running = true;
-    return report;
+    const { ledger } = migration.precopy;
+    const report = await evaluator.report(migration.precopy, figures);
+    const hasMoved = figures.status === 'completed';
+    if (hasMoved && !inPlace) {
+      this.#ledger = ledger;
+      return report;
+    }
+    const arrival =
+      hasMoved && inPlace ? await this.#arriveInPlace(inPlace.incoming) : await verifyStay(vmm);
+    return withArrival(report, arrival, (pfn) => ledger.historyOf(pfn));
   }
 
-  async #switchOver(destination: LiveDestination): Promise<void> {
-    await destination.takeState((message) => this.vmm.request(message, 'machineState'));
-    this.#destination = null;
-    this.vmm.moveTo(destination.link);
+  async #toHost(link: StreamLink): Promise<ToHost> {
+    await sourceHello(link, this.#facts);
+    return new ToHost(this.vmm, link, () => this.#saveStates());
+  }
+
+  async #arriveInPlace({ memory }: Incoming): Promise<ArrivalReport> {
+    const arrival = await verifyArrival(this.vmm, memory);
+    await loadRam(this.vmm, memory);
+    // In virtual time the guest was away for as long as the switchover took.
+    this.vmm.running = this.#migration?.precopy.stoppedRunning ?? true;
+    return arrival;
+  }
+
+  /**
+   * A guest has come from another host: what is found is told before it runs on, with the memory
+   * that was received. @throws BallastError MESSAGE_INVALID for states that make no sense.
+   */
+  async arrive(incoming: Incoming): Promise<ArrivalReport> {
+    const { vmm } = this;
+    const { sourceLog, isRunning } = loadStates(vmm, incoming.states);
+    this.#log.add(vmm.now, 'arrived', { source_log: sourceLog });
+    const arrival = await verifyArrival(vmm, incoming.memory);
+    await loadRam(vmm, incoming.memory);
+    vmm.running = isRunning;
+    return arrival;
+  }
+
+  /** What a source that its guest has left knows of pages, oldest first. */
+  ledgerHistories(pfns: readonly Pfn[]): string[][] {
+    return pfns.map((pfn) => this.#ledger?.historyOf(pfn) ?? []);
+  }
+
+  #saveStates(): readonly DeviceState[] {
+    const isRunning = this.#migration?.precopy.stoppedRunning ?? true;
+    return saveStates(this.vmm, { sourceLog: this.#log.digest(), isRunning });
   }
 
   /** @throws BallastError MESSAGE_UNEXPECTED while another migration gets on. */
   startMigration(params: MigrateParams): void {
     this.#mustNotMigrate();
-    this.#job = new MigrationJob(this.vmm, params);
+    this.#kept = new KeptStream();
+    this.#migration = new Migration(this.vmm, params, this.#kept, UNWATCHED);
   }
 
   setMigrationLimits(limits: Pick<MigrateParams, 'bandwidthBytesPerS' | 'downtimeLimitMs'>): void {
-    this.#job?.setLimits(limits);
+    this.#migration?.setLimits(limits);
   }
 
   cancelMigration(): void {
-    this.#job?.cancel();
+    this.#migration?.cancel();
   }
 
   queryMigration(): MigrateProgress {
-    const progress = this.#job?.progress;
+    const progress = this.#migration?.precopy.progress;
     return {
-      status: this.#job?.status ?? 'none',
+      status: this.#migration?.status ?? 'none',
       normal_pages: progress?.normalPages ?? 0,
       duplicate_pages: progress?.duplicatePages ?? 0,
       transferred_bytes: progress?.transferredBytes ?? 0,
@@ -157,11 +206,11 @@ export class Hypervisor {
   }
 
   migrationStream(): Uint32Array {
-    return this.#job?.takeStream() ?? new Uint32Array();
+    return this.#kept?.take() ?? new Uint32Array();
   }
 
   #mustNotMigrate(): void {
-    if (!this.#job || this.#job.isOver) return;
+    if (!this.#migration || this.#migration.isOver) return;
     throw new BallastError('MESSAGE_UNEXPECTED', 'a migration is under way');
   }
 

@@ -1,11 +1,17 @@
 /** The host process: executes the laboratory's commands, one after the other, over its IPC pipe. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import {
   type Address,
+  type ArrivalReport,
   type ControlReply,
   type ControlRequest,
+  connect,
+  formatAddress,
   type GuestLink,
   type Hello,
   HOST_EVENT_NAMES,
+  type HostCommands,
   type HostConfig,
   type HostEvent,
   hostHello,
@@ -13,20 +19,27 @@ import {
   listen,
   type MigrateParams,
   type MigrationReport,
+  serveStream,
+  streamLink,
 } from '../protocol/index.ts';
 import { BallastError, ExitStatus } from '../shared/index.ts';
 import { exitWith, fileSink, onLaboratoryGone } from '../shared/process.ts';
 import type { BalloonMonitor } from './balloon/monitor.ts';
 import { guestStatistics } from './evaluation/evaluator.ts';
 import { Hypervisor } from './hypervisor.ts';
+import { Incoming } from './migration/incoming.ts';
+
+const CONNECT_TIMEOUT_MS = 10_000;
 
 type Listener = Awaited<ReturnType<typeof listen>>;
 
 class HostProcess {
+  #temporaryFolder: string | null = null;
   #config: HostConfig | null = null;
   #listener: Listener | null = null;
   #link: GuestLink | null = null;
-  #destination: GuestLink | null = null;
+  /** Of a guest that comes from another host. */
+  #arrival: Promise<ArrivalReport> | null = null;
   #hypervisor: Hypervisor | null = null;
 
   async execute({ command, params }: ControlRequest): Promise<unknown> {
@@ -35,11 +48,10 @@ class HostProcess {
         return this.#listen(params as HostConfig);
       case 'accept':
         return this.#accept();
-      case 'listenDestination':
-        this.#listener = await listen(params as Address);
-        return this.#listener.address;
-      case 'acceptDestination':
-        return this.#acceptDestination();
+      case 'incoming':
+        return this.#listenForSource(params as HostCommands['incoming']['params']);
+      case 'arrive':
+        return this.#arrive();
       case 'runUntil':
         return this.#machine.runUntil((params as { at_ns: number }).at_ns);
       case 'console':
@@ -64,7 +76,11 @@ class HostProcess {
       case 'hintStatus':
         return this.#monitor.hintStatus();
       case 'migrate':
-        return this.#migrate(params as MigrateParams);
+        return this.#migrate(params as HostCommands['migrate']['params']);
+      case 'ledgerHistories':
+        return this.#machine.ledgerHistories((params as { pfns: number[] }).pfns);
+      case 'retire':
+        return { peak_rss_bytes: peakRssBytes() };
       case 'startMigration':
         this.#machine.startMigration(params as MigrateParams);
         return null;
@@ -112,7 +128,6 @@ class HostProcess {
     const config = this.#config;
     if (!config) throw new BallastError('MESSAGE_UNEXPECTED', 'accept before listen');
     const { link, hello } = await this.#acceptOne();
-    this.#link = link;
     if (hello.ram_pages !== config.ramPages) {
       await link.close();
       throw new BallastError(
@@ -120,19 +135,60 @@ class HostProcess {
         `the guest has ${hello.ram_pages} page frames, expected ${config.ramPages} as in the scenario`,
       );
     }
-    this.#watch(link);
-    this.#hypervisor = new Hypervisor(link, hello, config, report, fileSink(config.logPath));
-    forwardEvents(this.#hypervisor);
+    this.#take(link, hello, config);
     return { ramPages: hello.ram_pages, vcpus: hello.vcpus };
   }
 
-  async #acceptDestination(): Promise<null> {
-    const machine = this.#machine;
+  async #listenForSource({
+    config: given,
+    stream: asked,
+  }: HostCommands['incoming']['params']): Promise<HostCommands['incoming']['result']> {
+    const folder = asked ? null : mkdtempSync(`${tmpdir()}/ballast-`);
+    this.#temporaryFolder = folder;
+    const stream: Address = asked ?? { kind: 'unix', path: `${folder}/migration.sock` };
+    const config: HostConfig = asked
+      ? given
+      : { ...given, listen: { kind: 'unix', path: `${folder}/guest.sock` } };
+    const guest = await this.#listen(config);
+    const listener = await listen(stream);
+    const incoming = new Incoming(formatAddress(guest), config);
+    this.#arrival = this.#receive(listener, incoming, config);
+    // Whoever waits for the arrival hears of it.
+    this.#arrival.catch(() => undefined);
+    return { stream: listener.address, guest };
+  }
+
+  /** The stream to its end, then the guest. */
+  async #receive(
+    listener: Listener,
+    incoming: Incoming,
+    config: HostConfig,
+  ): Promise<ArrivalReport> {
+    const socket = await listener.accept();
+    await listener.close();
+    const service = serveStream(socket, incoming);
+    const loaded = incoming.loaded.then(() => null);
+    const error = await Promise.race([service.closed, loaded]);
+    if (!incoming.isLoaded) {
+      const why = error?.message ?? 'the stream ended before everything was sent';
+      throw new BallastError('PEER_CLOSED', `load of migration failed: ${why}`);
+    }
     const { link, hello } = await this.#acceptOne();
-    machine.setDestination(link, hello);
-    this.#watch(link);
-    this.#destination = link;
-    return null;
+    this.removeFolder();
+    mustBeTheGuestOf(incoming, hello);
+    this.#take(link, hello, config);
+    return this.#machine.arrive(incoming);
+  }
+
+  /** The connections outlive their names. */
+  removeFolder(): void {
+    if (this.#temporaryFolder) rmSync(this.#temporaryFolder, { recursive: true, force: true });
+    this.#temporaryFolder = null;
+  }
+
+  async #arrive(): Promise<ArrivalReport> {
+    if (!this.#arrival) throw new BallastError('MESSAGE_UNEXPECTED', 'arrive before incoming');
+    return this.#arrival;
   }
 
   async #acceptOne(): Promise<{ link: GuestLink; hello: Hello }> {
@@ -144,19 +200,31 @@ class HostProcess {
     return { link, hello: await hostHello(link) };
   }
 
+  #take(link: GuestLink, hello: Hello, config: HostConfig): void {
+    this.#link = link;
+    this.#watch(link);
+    this.#hypervisor = new Hypervisor(link, hello, config, report, fileSink(config.logPath));
+    forwardEvents(this.#hypervisor);
+  }
+
   #watch(link: GuestLink): void {
     void link.closed.then((error) => {
       if (error) exitWith('host', error);
     });
   }
 
-  async #migrate(params: MigrateParams): Promise<MigrationReport> {
-    const report = await this.#machine.migrate(params);
-    if (this.#destination && report.migration.status === 'completed') {
-      const source = this.#link;
-      this.#link = this.#destination;
-      this.#destination = null;
-      await source?.close();
+  /** @throws BallastError when nobody listens there: the guest runs on untouched. */
+  async #migrate({
+    migrate: params,
+    to,
+  }: HostCommands['migrate']['params']): Promise<MigrationReport> {
+    if (!to) return this.#machine.migrate(params);
+    const stream = streamLink(await connect(to, CONNECT_TIMEOUT_MS));
+    const report = await this.#machine.migrate(params, stream);
+    await stream.close();
+    if (report.migration.status === 'completed') {
+      await this.#link?.close();
+      this.#link = null;
     }
     return report;
   }
@@ -168,9 +236,24 @@ class HostProcess {
     await this.#link?.close();
     return {
       event_log_sha256: sha256,
-      peak_rss_bytes: { guest: guestRss, host: process.resourceUsage().maxRSS * 1024 },
+      peak_rss_bytes: { guest: guestRss, host: peakRssBytes() },
     };
   }
+}
+
+function peakRssBytes(): number {
+  return process.resourceUsage().maxRSS * 1024;
+}
+
+/** @throws BallastError HELLO_MISMATCH: somebody else has come. */
+function mustBeTheGuestOf({ hello: expected }: Incoming, found: Hello): void {
+  const same =
+    found.ram_pages === expected.ram_pages &&
+    found.record_size === expected.record_size &&
+    found.vcpus === expected.vcpus &&
+    Buffer.compare(found.ram_segments, expected.ram_segments) === 0;
+  if (same) return;
+  throw new BallastError('HELLO_MISMATCH', 'the guest that came is not the one that was sent');
 }
 
 function forwardEvents({ vmm }: Hypervisor): void {
@@ -200,7 +283,10 @@ process.on('message', (request: ControlRequest) => {
   last = last.then(() => answer(request));
 });
 process.on('uncaughtException', (error) => exitWith('host', error));
-onLaboratoryGone(() => process.exit(ExitStatus.OK));
+onLaboratoryGone(() => {
+  host.removeFolder();
+  process.exit(ExitStatus.OK);
+});
 if (!process.send) {
   exitWith(
     'host',

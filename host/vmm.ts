@@ -18,7 +18,7 @@ import {
 import {
   assert,
   BallastError,
-  Bitmap,
+  type Bitmap,
   type Costs,
   type EventLog,
   EventQueue,
@@ -26,14 +26,15 @@ import {
   PAGE_SIZE_BYTES,
 } from '../shared/index.ts';
 import {
-  type AvailResult,
   BALLOON_DEVICE_DEFAULTS,
   BalloonDevice,
   type BalloonDeviceOptions,
 } from './balloon/device.ts';
 import type { HintSink } from './balloon/hinting.ts';
+import { type Completion, loadWork, type Notification, saveWork, WORK_MAX } from './device-work.ts';
+import { ramBitmap } from './memory/ram-bitmap.ts';
 import { RecordReader, TAG_RECORD_BYTES } from './memory/records.ts';
-import type { DeviceQueue } from './virtio/queue.ts';
+import type { State, StateFields } from './state/fields.ts';
 
 /**
  * A ring holds each chain once until it is used, so no more notifications can be under way than the
@@ -57,12 +58,6 @@ export interface VmmOptions {
   readonly device: Partial<BalloonDeviceOptions>;
 }
 
-/** What one notification gave, until it is told. */
-interface Completion extends Pick<AvailResult, 'used' | 'irqVectors'> {
-  readonly index: number;
-  readonly queue: DeviceQueue | undefined;
-}
-
 /** Where hints go while a migration runs. */
 export interface HintConsumer {
   readonly onHint: HintSink;
@@ -79,7 +74,7 @@ export class Vmm {
   readonly log: EventLog;
   readonly records: RecordReader;
   hintConsumer: HintConsumer | null = null;
-  #link: GuestLink;
+  readonly #link: GuestLink;
   readonly #events = new EventQueue<() => Promise<void> | void>();
   /** Posted messages: they go out ahead of the next request. */
   #outbox: Message[] = [];
@@ -87,8 +82,8 @@ export class Vmm {
   #exitsAtOneInstant = 0;
   /** Notifications whose `used` has not been posted yet. */
   #notificationsUnderWay = 0;
-  /** What the device has used and has not told yet, oldest first. */
-  readonly #completions = new Set<Completion>();
+  /** What the device has still to do for the driver, in the order in which it became so. */
+  readonly #work = new Set<Notification | Completion>();
   /** The guest said so at its last exit; 0 once something may have woken it. */
   #idleUntil: Nanoseconds = 0;
   /** Runs in the outbox: of a guest that was idle. */
@@ -127,7 +122,7 @@ export class Vmm {
         after: (delayNs, action) => this.#whenRunning(this.now + delayNs, action),
         renotify: (message) => this.#notified(message, this.now),
         flushUsed: () => {
-          for (const completion of this.#completions) this.#complete(completion);
+          for (const one of this.#work) if (one.kind === 'completion') this.#complete(one);
         },
       },
     );
@@ -191,12 +186,14 @@ export class Vmm {
   }
 
   async getDirtyLog(clear: boolean): Promise<Bitmap> {
-    return this.#bitmapOf((await this.request({ name: 'getDirtyLog', clear }, 'dirtyLog')).bits);
+    const { bits } = await this.request({ name: 'getDirtyLog', clear }, 'dirtyLog');
+    return ramBitmap(bits, this.options.ramPages);
   }
 
   /** Oracle: for evaluation alone. */
   async getFreeSet(): Promise<Bitmap> {
-    return this.#bitmapOf((await this.request({ name: 'getFreeSet' }, 'freeSet')).bits);
+    const { bits } = await this.request({ name: 'getFreeSet' }, 'freeSet');
+    return ramBitmap(bits, this.options.ramPages);
   }
 
   /** Content records of pages (tags), ranges as pairs of first frame and count. */
@@ -204,24 +201,40 @@ export class Vmm {
     return this.records.read(ranges);
   }
 
-  /**
-   * The guest goes on at the other end of another channel, whose machine has its RAM and its state;
-   * the device, its queues and its time stay as they are. Only while stopped.
-   */
-  moveTo(link: GuestLink): void {
-    assert(!this.#running, 'a guest is moved while it is stopped');
-    this.#link = link;
+  /** What travels of a stopped machine beside its memory; all that was posted has reached the guest. */
+  saveState(): State {
+    assert(!this.#running && this.#outbox.length === 0, 'a machine is saved stopped and settled');
+    return {
+      now_ns: this.now,
+      guest_now_ns: this.#guestNow,
+      idle_until_ns: this.#idleUntil,
+      device: this.device.saveState(),
+      work: [...this.#work].map(saveWork),
+    };
   }
 
-  #bitmapOf(bits: Uint8Array): Bitmap {
-    const expected = ((this.options.ramPages + 31) >>> 5) * 4;
-    if (bits.length !== expected) {
-      throw new BallastError(
-        'MESSAGE_INVALID',
-        `a bitmap of guest memory: expected ${expected} bytes, found ${bits.length}`,
-      );
+  /**
+   * Goes on where another machine stood; this one is new. Stopped until `running` is set.
+   * @throws BallastError MESSAGE_INVALID naming the field that makes no sense.
+   */
+  loadState(fields: StateFields): void {
+    this.#running = false;
+    this.now = fields.int('now_ns', Number.MAX_SAFE_INTEGER);
+    this.#guestNow = fields.int('guest_now_ns', this.now);
+    this.#idleUntil = fields.int('idle_until_ns', Number.MAX_SAFE_INTEGER);
+    this.device.loadState(fields.object('device'));
+    const work = fields
+      .items('work', WORK_MAX)
+      .map((one) => loadWork(one, (index) => this.device.virtio.queue(index)));
+    for (const one of work.sort((a, b) => a.dueNs - b.dueNs)) {
+      this.#notificationsUnderWay++;
+      this.#schedule({ ...one, dueNs: Math.max(one.dueNs, this.now) });
     }
-    return Bitmap.fromBytes(bits, this.options.ramPages);
+  }
+
+  /** What was posted reaches the guest. */
+  async settle(): Promise<void> {
+    await this.request({ name: 'read', ranges: new Uint8Array(0) }, 'records');
   }
 
   async #runGuest(until: Nanoseconds): Promise<void> {
@@ -294,7 +307,14 @@ export class Vmm {
       );
     }
     const queue = this.device.virtio.queue(message.queue);
-    this.#whenRunning(handledAtNs, () => this.#handleAvail(message, queue));
+    this.#schedule({ kind: 'notification', dueNs: handledAtNs, message, queue });
+  }
+
+  #schedule(one: Notification | Completion): void {
+    this.#work.add(one);
+    this.#whenRunning(one.dueNs, () =>
+      one.kind === 'notification' ? this.#handleAvail(one) : this.#complete(one),
+    );
   }
 
   /** A stopped device leaves guest memory alone: what it wrote would be in no dirty sync. */
@@ -318,7 +338,9 @@ export class Vmm {
     return this.now + Math.min(latencyNs, this.options.costs.notifyNs);
   }
 
-  async #handleAvail(message: Message<'avail'>, queue: DeviceQueue | undefined): Promise<void> {
+  async #handleAvail(notification: Notification): Promise<void> {
+    const { message, queue } = notification;
+    this.#work.delete(notification);
     // Chains of a queue that was reset on the way mean nothing to the one in its place.
     if (this.device.virtio.queue(message.queue) !== queue) {
       this.#notificationsUnderWay--;
@@ -330,15 +352,22 @@ export class Vmm {
       chains: message.heads.length / 2,
       status: this.device.hintStatus,
     });
-    const completion: Completion = { index: message.queue, queue, used, irqVectors };
-    this.#completions.add(completion);
+    const completion: Completion = {
+      kind: 'completion',
+      dueNs: this.now + Math.round(costNs),
+      index: message.queue,
+      queue,
+      used,
+      irqVectors,
+    };
+    this.#work.add(completion);
     await this.hintConsumer?.afterHints();
-    this.#whenRunning(this.now + Math.round(costNs), () => this.#complete(completion));
+    this.#schedule(completion);
   }
 
   /** Tell the driver what was used; nothing, if the queue is not the same any more. */
   #complete(completion: Completion): void {
-    if (!this.#completions.delete(completion)) return;
+    if (!this.#work.delete(completion)) return;
     this.#notificationsUnderWay--;
     const { index, queue, used, irqVectors } = completion;
     if (this.device.virtio.queue(index) !== queue) return;

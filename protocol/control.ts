@@ -87,8 +87,6 @@ export interface LinuxGuestConfig {
   readonly kernelArguments: string;
   /** Boot once for all guests of this kind: start from a snapshot of the booted machine. */
   readonly keepBooted: boolean;
-  /** Wait for RAM and state from the host instead of booting. */
-  readonly incoming: boolean;
 }
 
 /** What the host process is told at start. */
@@ -121,8 +119,15 @@ export interface MigrateParams {
   readonly clearLog: 'at-sync' | 'lazy' | 'lazy-at-start';
 }
 
-/** Of query-migrate; `active` while it gets on. */
-export type MigrationStatus = 'active' | 'completed' | 'failed' | 'cancelled';
+/** Of query-migrate: the states of a migration (qemu MigrationStatus). */
+export type MigrationStatus =
+  | 'setup'
+  | 'active'
+  | 'device'
+  | 'completed'
+  | 'failed'
+  | 'cancelling'
+  | 'cancelled';
 
 /** query-migrate, of a migration in the background. */
 export interface MigrateProgress {
@@ -154,6 +159,16 @@ export interface LostPage {
   readonly history: readonly string[];
 }
 
+/** What the destination finds when the guest arrives, before it runs on. */
+export interface ArrivalReport {
+  readonly memory: Pick<
+    MigrationReport['memory'],
+    'lost_pages' | 'broken_free_pages' | 'undefined_pages'
+  >;
+  /** What the guest and the destination know of the pages that are lost or broken. */
+  readonly lost: readonly LostPage[];
+}
+
 /** Everything one migration gave; lab/evaluation turns it into a run of the result format. */
 export interface MigrationReport {
   readonly migration: MigrationFigures;
@@ -172,6 +187,10 @@ export interface MigrationReport {
     readonly free_pages_at_end: number;
     readonly wasted_pages: number;
     readonly lost_pages: number;
+    /** Free pages of which the next allocation expects another content than they have. */
+    readonly broken_free_pages: number;
+    /** In use, and nobody has written them since they were allocated without content. */
+    readonly undefined_pages: number;
   };
   readonly lost: readonly LostPage[];
   readonly lock: {
@@ -218,10 +237,20 @@ export interface HostCommands {
   listen: { params: HostConfig; result: Address };
   /** Wait for the guest's hello. */
   accept: { params: null; result: { ramPages: number; vcpus: number } };
-  /** Listen for the machine that the guest migrates to next; resolves with the bound address. */
-  listenDestination: { params: Address; result: Address };
-  /** Wait for its hello: the next `migrate` moves the guest there. */
-  acceptDestination: { params: null; result: null };
+  /**
+   * Be the destination of a migration: listen for its source at `stream`, and for the guest at
+   * `config.listen`; `stream` null: for both in a new temporary folder, which goes when they have
+   * come. Resolves with the bound addresses.
+   */
+  incoming: {
+    params: {
+      readonly config: HostConfig;
+      readonly stream: Address | null;
+    };
+    result: { readonly stream: Address; readonly guest: Address };
+  };
+  /** Wait until the guest has arrived; it runs on from then. */
+  arrive: { params: null; result: ArrivalReport };
   /** Let virtual time pass to this instant. */
   runUntil: { params: { at_ns: number }; result: HostStatus };
   /** Type a line on the guest's console. */
@@ -239,7 +268,18 @@ export interface HostCommands {
   /** The round is over, and the guest may take back what it hinted. */
   hintStop: { params: null; result: null };
   hintStatus: { params: null; result: HintingStatus };
-  migrate: { params: MigrateParams; result: MigrationReport };
+  /**
+   * `to`: the destination's stream address; null: the guest stays and gets the memory that a
+   * destination would hold. Without what the destination finds, if there is one.
+   */
+  migrate: {
+    params: { readonly migrate: MigrateParams; readonly to: Address | null };
+    result: MigrationReport;
+  };
+  /** What a source that its guest has left knows of these pages, oldest first. */
+  ledgerHistories: { params: { readonly pfns: readonly number[] }; result: readonly string[][] };
+  /** The end of a source that its guest has left. */
+  retire: { params: null; result: { readonly peak_rss_bytes: number } };
   /** As `migrate`, but in the background: it gets on with `runUntil`, and nothing is evaluated. */
   startMigration: { params: MigrateParams; result: null };
   /** migrate-set-parameters, of the one in the background. */
@@ -276,7 +316,7 @@ export type ControlReply =
   | { readonly id: number; readonly error: { readonly code: string; readonly message: string } };
 /** What happens on the host, by the names that QMP gives it. */
 export interface HostEventData {
-  MIGRATION: { readonly status: 'setup' | 'active' | MigrationFigures['status'] };
+  MIGRATION: { readonly status: MigrationStatus };
   /** A round began: after each dirty sync. */
   MIGRATION_PASS: { readonly pass: number };
   /** `actual`: bytes that are left to the guest. */

@@ -30,6 +30,11 @@ export interface DriverConfig {
   readonly onNeedsReset: 'ignore' | 'reset';
   /** The first statistics buffer is kicked before DRIVER_OK, as Linux does, or after it. */
   readonly kicksEarly: boolean;
+  /**
+   * Free pages are hinted although the guest relies on what they hold (page_poison, init_on_free)
+   * and the strategy does not fill them again: to see what is lost.
+   */
+  readonly hintTrustedFreePages: boolean;
   /** `freeze` suspends the device (VIRTIO_F_SUSPEND) instead of resetting it; Linux does not. */
   readonly suspendsDevice: boolean;
 }
@@ -45,6 +50,7 @@ export const DEFAULT_DRIVER_CONFIG: DriverConfig = {
   numbering: 'dense-by-offered',
   onNeedsReset: 'ignore',
   kicksEarly: true,
+  hintTrustedFreePages: false,
   suspendsDevice: false,
 };
 

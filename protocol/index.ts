@@ -9,6 +9,7 @@ export * from './host-events.ts';
 export * from './ipc/address.ts';
 export * from './ipc/channel.ts';
 export { encodeFrame } from './ipc/frame.ts';
+export { GuestHome } from './ipc/guest-home.ts';
 export { factsOf, type GuestFacts, type Hello, ramOf } from './ipc/hello.ts';
 export { decodeMessage, encodeMessage, layoutHash } from './ipc/validate.ts';
 export * from './messages.ts';

@@ -307,28 +307,6 @@ export const MESSAGES = {
     doc: 'Posted. Clears the set bits and no others (KVM_CLEAR_DIRTY_LOG).',
   },
 
-  getMachineState: {
-    id: 48,
-    group: 'memory',
-    from: 'host',
-    fields: { offset: 'u32', length: 'u32' },
-    doc: 'What migrates besides RAM and the device: the state of vCPUs and rings. Answered by machineState.',
-  },
-  machineState: {
-    id: 49,
-    group: 'memory',
-    from: 'guest',
-    fields: { total_bytes: 'u32', data: 'bin' },
-    doc: 'A piece of the state; of length 0 beyond its end. Total 0: a guest that cannot be moved.',
-  },
-  setMachineState: {
-    id: 64,
-    group: 'memory',
-    from: 'host',
-    fields: { offset: 'u32', total_bytes: 'u32', data: 'bin' },
-    doc: 'Posted. A piece of the state that an incoming guest starts from; ascending, without gaps.',
-  },
-
   loadRam: {
     id: 65,
     group: 'memory',

@@ -35,7 +35,7 @@ export const MIGRATION_MESSAGES = {
     group: 'migration',
     from: 'source',
     fields: { device: 'str', version: 'u32', state: 'bin' },
-    doc: 'Posted. State of one device, as a msgpack object that its version defines; answered by an error when it is not known.',
+    doc: 'Posted. State of one device, a JSON object that its version defines.',
   },
   streamEnd: {
     id: 74,

@@ -24,6 +24,12 @@ export class Bitmap {
     return new Uint8Array(this.words.buffer, this.words.byteOffset, this.words.byteLength);
   }
 
+  static allSet(bitCount: number): Bitmap {
+    const all = new Bitmap(bitCount);
+    all.setAll();
+    return all;
+  }
+
   clone(): Bitmap {
     return new Bitmap(this.bitCount, this.words.slice());
   }
@@ -118,6 +124,11 @@ export class Bitmap {
       }
     }
     return added;
+  }
+
+  /** Keeps the bits that are set in `other`, too. */
+  and(other: Bitmap): void {
+    for (let i = 0; i < this.words.length; i++) this.words[i]! &= other.words[i]!;
   }
 
   /** Number of bits set in both. */

@@ -43,6 +43,8 @@ export interface BalloonDriverOptions {
   readonly onNeedsReset?: 'ignore' | 'reset';
   /** The first statistics buffer is kicked before DRIVER_OK; default: yes, as Linux does. */
   readonly kicksEarly?: boolean;
+  /** Hint free pages that the guest relies on, whatever becomes of them; default: no. */
+  readonly hintTrustedFreePages?: boolean;
   /** Accept SUSPEND, and suspend the device where Linux resets it; default: no, as Linux. */
   readonly suspendsDevice?: boolean;
 }

@@ -27,7 +27,7 @@ export function chooseFeatures(
     accepted &= ~featureMask(feature);
   };
   if (!statistics) drop(BalloonFeature.STATS_VQ);
-  if (!strategy) drop(BalloonFeature.FREE_PAGE_HINT);
+  if (!strategy || refusesToHint(options)) drop(BalloonFeature.FREE_PAGE_HINT);
   const hints = hasFeature(accepted, BalloonFeature.FREE_PAGE_HINT);
   if (!hints || !strategy?.waitsOnAck) drop(BalloonFeature.HINT_WAIT_ON_ACK);
   if (!reporting) drop(BalloonFeature.PAGE_REPORTING);
@@ -35,6 +35,19 @@ export function chooseFeatures(
   if (!memory.freedContent) drop(BalloonFeature.PAGE_POISON);
   else if (!hasFeature(accepted, BalloonFeature.PAGE_POISON)) drop(BalloonFeature.PAGE_REPORTING);
   return accepted | featureMask(Feature.VERSION_1);
+}
+
+/**
+ * The guest relies on what its free pages hold, and the strategy hints them without filling them
+ * again when they are freed: a page that the host leaves out would be handed out with other content.
+ */
+export function refusesToHint({
+  strategy,
+  memory,
+  hintTrustedFreePages,
+}: Pick<BalloonDriverOptions, 'strategy' | 'memory' | 'hintTrustedFreePages'>): boolean {
+  const trusts = (memory.freedContent ?? null) !== null;
+  return strategy !== null && trusts && !strategy.refills && hintTrustedFreePages !== true;
 }
 
 /** What freed pages hold, as the device is told: zeroes, or PAGE_POISON in each byte. */

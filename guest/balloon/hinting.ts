@@ -54,12 +54,16 @@ export interface HintingStrategy {
   readonly name: StrategyName;
   /** Pages that the strategy keeps from the allocator now. */
   readonly heldPages: number;
+  /** A page that it hinted cannot be in use again before the host has let go of it. */
+  readonly holds: boolean;
+  /** What it hinted comes back through the allocator, which fills it as it fills all that is freed. */
+  readonly refills: boolean;
   /** The driver accepts HINT_WAIT_ON_ACK for it. */
   readonly waitsOnAck?: boolean;
   /** Counters of its own, for evaluation. */
   readonly counters?: Readonly<Record<string, number>>;
   /** Whether this frame is among the held ones. */
-  holds?(pfn: Pfn): boolean;
+  isHeld?(pfn: Pfn): boolean;
   /** Adds the held frames to a set. */
   writeHeldSet?(into: Bitmap): void;
   run(round: HintRound): Kthread;

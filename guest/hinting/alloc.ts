@@ -17,6 +17,9 @@ const HINT_GFP = Gfp.__GFP_NORETRY | Gfp.__GFP_NOWARN | Gfp.__GFP_NOMEMALLOC;
 
 export class AllocStrategy implements HintingStrategy {
   readonly name: 'alloc' | 'alloc-ack';
+  /** Until DONE; only its shrinker gives blocks back earlier. */
+  readonly holds = true;
+  readonly refills = true;
   readonly counters = { held_pages_max: 0, hint_shrunk_pages: 0 };
   readonly #kernel: Kernel;
   /** free_page_list: what DONE and the shrinker give back, the last one first. */
@@ -39,7 +42,7 @@ export class AllocStrategy implements HintingStrategy {
     return (this.#held.length + (this.#inFlight < 0 ? 0 : 1)) * HINT_PAGES;
   }
 
-  holds(pfn: Pfn): boolean {
+  isHeld(pfn: Pfn): boolean {
     const block = pfn >>> HINT_ORDER;
     return (
       this.#heldBlocks.has(block) ||

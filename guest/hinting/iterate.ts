@@ -15,6 +15,8 @@ export interface IterateOptions {
 
 export class IterateStrategy implements HintingStrategy {
   readonly name = 'iterate';
+  readonly holds = false;
+  readonly refills = false;
   readonly heldPages = 0;
   readonly iterator: FreePageIterator;
   readonly #kernel: Kernel;

@@ -15,6 +15,8 @@ const BATCH = 65_536;
 
 export class OracleStrategy implements HintingStrategy {
   readonly name = 'oracle';
+  readonly holds = false;
+  readonly refills = false;
   readonly heldPages = 0;
   readonly #kernel: Kernel;
   readonly #pfns = new Uint32Array(BATCH);

@@ -33,6 +33,7 @@ export function createDriver(system: System, config: SystemConfig): BalloonDrive
     numbering: driver.numbering,
     onNeedsReset: driver.onNeedsReset,
     kicksEarly: driver.kicksEarly,
+    hintTrustedFreePages: driver.hintTrustedFreePages,
     suspendsDevice: driver.suspendsDevice,
   });
 }

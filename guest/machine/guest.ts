@@ -67,7 +67,7 @@ export class Guest {
       tracer: null,
       isExplored: false,
     });
-    const { mm, ram, strategy, reporting, hints } = this.system;
+    const { mm, ram, strategy, reporting, hints, reliance } = this.system;
     if (recording) applyRecording(recording, mm, ram);
     else applyFreshBoot(mm, ram);
     this.#commands = commandsOf(this.system);
@@ -78,6 +78,7 @@ export class Guest {
       ram,
       strategy,
       reporting,
+      reliance,
       hints,
       log: this.#log,
       now: () => this.#scheduler.now,

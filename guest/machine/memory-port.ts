@@ -19,6 +19,9 @@ export class MemoryPort {
       case 'write':
         this.#write(rangesOf(message.ranges, ram.pageCount), message.data);
         return null;
+      case 'loadRam':
+        this.#load(message);
+        return null;
       case 'discard':
         forEachRange(rangesOf(message.ranges, ram.pageCount), (pfn, n) => ram.discard(pfn, n));
         return null;
@@ -52,6 +55,21 @@ export class MemoryPort {
       at += pageCount;
     });
     return u32Bytes(tags);
+  }
+
+  #load({ first_pfn: first, backed, data }: Message<'loadRam'>): void {
+    const ram = this.#ram;
+    const tags = toUint32(data);
+    const count = tags?.length ?? 0;
+    if (!tags || first % 32 !== 0 || first + count > ram.pageCount || backed.length * 8 < count) {
+      throw new BallastError(
+        'MESSAGE_INVALID',
+        `loadRam: expected records and a bit each for frames below ${ram.pageCount}, found ${first}+${count}`,
+      );
+    }
+    for (let i = 0; i < count; i++) {
+      ram.load(first + i, tags[i]!, (backed[i >>> 3]! & (1 << (i & 7))) !== 0);
+    }
   }
 
   #write(ranges: Uint32Array, data: Uint8Array): void {

@@ -8,8 +8,9 @@ import type { HintingStrategy } from '../balloon/hinting.ts';
 import type { PageReporting } from '../folio/index.ts';
 import type { HintRecord } from '../hinting/hint-record.ts';
 import type { PageAllocator } from '../mm/index.ts';
+import type { PageReliance } from '../reliance/page-reliance.ts';
 import { rangesOf } from './memory-port.ts';
-import type { Ram } from './ram.ts';
+import { POISON_TAG, type Ram, ZERO_TAG } from './ram.ts';
 
 /** Lines of a reply at most. */
 const LINES_MAX = 256;
@@ -19,6 +20,7 @@ export interface Witnesses {
   readonly ram: Ram;
   readonly strategy: HintingStrategy | null;
   readonly reporting: PageReporting;
+  readonly reliance: PageReliance;
   readonly hints: HintRecord;
   readonly log: EventLog;
   now(): Nanoseconds;
@@ -32,7 +34,6 @@ export class OraclePort {
 
   constructor(witnesses: Witnesses) {
     this.#of = witnesses;
-    witnesses.ram.isInUse = (pfn) => this.#isInUse(pfn);
   }
 
   /** The reply, or undefined for a message of another group. */
@@ -40,6 +41,8 @@ export class OraclePort {
     switch (message.name) {
       case 'getFreeSet':
         return { name: 'freeSet', bits: this.#unusedSet().bytes };
+      case 'getReliance':
+        return this.#reliance();
       case 'countFree':
         return { name: 'freeCounts', counts: this.#countUnused(message.ranges) };
       case 'getErased':
@@ -76,15 +79,23 @@ export class OraclePort {
     return u32Bytes(counts);
   }
 
-  #isInUse(pfn: Pfn): boolean {
-    const { mm, strategy, reporting } = this.#of;
-    // The host may discard what is in the balloon.
-    if (mm.isFree(pfn) || mm.pages.isOffline(pfn)) return false;
-    return strategy?.holds?.(pfn) !== true && !reporting.holds(pfn);
+  #reliance(): Message<'reliance'> {
+    const { mm, ram, reliance } = this.#of;
+    const contents = new Bitmap(ram.pageCount);
+    const freed = new Bitmap(ram.pageCount);
+    reliance.write(contents, freed);
+    return {
+      name: 'reliance',
+      contents: contents.bytes,
+      freed: mm.freedContent === null ? new Uint8Array(0) : freed.bytes,
+      freed_tag: mm.freedContent === 'poison' ? POISON_TAG : ZERO_TAG,
+      undefined_pages: reliance.countUndefined(),
+    };
   }
 
   #erased(): Uint32Array {
-    const pfns = [...this.#of.ram.erased.keys()].filter((pfn) => this.#isInUse(pfn));
+    const { ram } = this.#of;
+    const pfns = [...ram.erased.keys()].filter((pfn) => ram.isInUse?.(pfn));
     return Uint32Array.from(pfns).sort();
   }
 

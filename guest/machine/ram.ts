@@ -25,6 +25,8 @@ export class Ram {
   readonly dirtyLog: DirtyLog;
   /** Pages that the host has never had to back with memory; a first write costs a host fault. */
   readonly untouched: Bitmap;
+  /** Handed out without content and not written since: what they hold is nobody's. */
+  readonly undefinedPages: Bitmap;
   /** First touches so far: what changes while an operation runs is its number of host faults. */
   hostFaultCount = 0;
   /** Pages filled with zeroes or poison so far. */
@@ -45,6 +47,7 @@ export class Ram {
     this.dirtyLog = new DirtyLog(pageCount);
     this.untouched = new Bitmap(pageCount);
     this.untouched.setAll();
+    this.undefinedPages = new Bitmap(pageCount);
   }
 
   /** The guest writes new data, different from all before it, into one page. */
@@ -58,6 +61,7 @@ export class Ram {
   copy(from: Pfn, to: Pfn): void {
     this.tags[to] = this.tags[from]!;
     this.#touch(to);
+    if (this.undefinedPages.get(from)) this.undefinedPages.set(to);
     const lostTag = this.erased.size > 0 ? this.erased.get(from) : undefined;
     if (lostTag !== undefined) this.erased.set(to, lostTag);
     this.dirtyLog.mark(to);
@@ -101,6 +105,19 @@ export class Ram {
     this.tags[pfn] = tag;
     this.#touch(pfn);
     this.dirtyLog.mark(pfn);
+  }
+
+  /**
+   * What the destination of a migration holds takes the place of what was here: no write, so no log
+   * sees it. Bytes that did not arrive as they were cannot be made up: they read zero.
+   * `isBacked`: the host backs the page there.
+   */
+  load(pfn: Pfn, tag: number, isBacked: boolean): void {
+    if (isBacked) this.untouched.clear(pfn);
+    else this.untouched.set(pfn);
+    if (this.tags[pfn] === tag) return;
+    this.tags[pfn] = tag;
+    this.#bytes.get(pfn)?.fill(0);
   }
 
   /** Content before the run began; neither a write nor a touch. */
@@ -205,6 +222,7 @@ export class Ram {
 
   /** Each write passes here. */
   #touch(pfn: Pfn): void {
+    this.undefinedPages.clear(pfn);
     if (this.erased.size > 0) this.erased.delete(pfn);
     if (!this.untouched.get(pfn)) return;
     this.untouched.clear(pfn);
@@ -212,6 +230,7 @@ export class Ram {
   }
 
   #touchRange(pfn: Pfn, pageCount: number): void {
+    this.undefinedPages.clearRange(pfn, pageCount);
     if (this.erased.size > 0) {
       for (let i = pfn; i < pfn + pageCount; i++) this.erased.delete(i);
     }

@@ -21,8 +21,10 @@ import {
 } from '../migrate/index.ts';
 import { PageAllocator } from '../mm/index.ts';
 import { MappedDriver, PageTables, Zspool } from '../movable/index.ts';
+import { PageReliance, Reliance } from '../reliance/page-reliance.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
+import { auditFreedContent, ContentChecks } from './content-checks.ts';
 import { createDriver } from './create-driver.ts';
 import { memoryUsers, registerHintShrinker } from './memory-management.ts';
 import { POISON_TAG, Ram, ZERO_TAG } from './ram.ts';
@@ -65,6 +67,8 @@ const EXPLORED_HINT_RANGES = 64;
 
 export class System<T extends CountingTransport = CountingTransport> {
   readonly ram: Ram;
+  /** What the guest itself has found to be other than it relied on. */
+  readonly contents: ContentChecks;
   readonly mm: PageAllocator;
   readonly kernel: Kernel;
   readonly folios: Folios;
@@ -79,6 +83,8 @@ export class System<T extends CountingTransport = CountingTransport> {
   readonly strategy: HintingStrategy | null;
   readonly hints: HintRecord;
   readonly reporting: PageReporting;
+  /** Who relies on what a page holds. */
+  readonly reliance: PageReliance;
   readonly driver: BalloonDriver;
   #zspool: Zspool | null = null;
   #mappedDriver: MappedDriver | null = null;
@@ -88,6 +94,7 @@ export class System<T extends CountingTransport = CountingTransport> {
   constructor(config: SystemConfig, runtime: SystemRuntime<T>) {
     const ram = new Ram(config.ramPages);
     this.ram = ram;
+    this.contents = new ContentChecks(ram);
     this.mm = new PageAllocator(
       {
         ramPages: config.ramPages,
@@ -96,8 +103,10 @@ export class System<T extends CountingTransport = CountingTransport> {
         movablePages: config.kernel.movableZonePages,
       },
       {
-        clearPages: (pfn, pageCount, pattern) =>
-          ram.fill(pfn, pageCount, pattern === 'zero' ? ZERO_TAG : POISON_TAG),
+        clearPages: (pfn, pageCount, pattern) => ram.fill(pfn, pageCount, tagOf(pattern)),
+        leavePages: (pfn, pageCount) => ram.undefinedPages.setRange(pfn, pageCount),
+        trustPages: (pfn, pageCount, pattern) =>
+          this.contents.trusted(pfn, pageCount, tagOf(pattern)),
         reclaim: (order, gfp) => this.users.allocatorHooks.reclaim(order, gfp),
         wakeKswapd: (order, highest) => this.users.kswapd.wake(order, highest),
       },
@@ -114,15 +123,21 @@ export class System<T extends CountingTransport = CountingTransport> {
     this.compaction = new Compaction(this.kernel, this.folios, this.migration, config.kernel);
     this.kcompactd = new Kcompactd(this.kernel, this.compaction);
     this.users = memoryUsers(this);
-    this.userSpace = new UserSpace(this.users);
+    this.userSpace = new UserSpace(this.users, this.contents);
     this.transport = runtime.createTransport(this.kernel);
     this.strategy = createStrategy(this.kernel, config);
     registerHintShrinker(this.users, this.strategy);
     this.hints = new HintRecord(
-      (pfn) => this.mm.isFree(pfn) || this.strategy?.holds?.(pfn) === true,
+      (pfn) => this.mm.isFree(pfn) || this.strategy?.isHeld?.(pfn) === true,
       runtime.isExplored ? EXPLORED_HINT_RANGES : undefined,
     );
     this.reporting = new PageReporting(this.kernel, config.kernel.pageReportingOrder);
+    this.reliance = new PageReliance({
+      mm: this.mm,
+      undefinedPages: ram.undefinedPages,
+      strategy: this.strategy,
+    });
+    ram.isInUse = (pfn) => this.reliance.of(pfn) === Reliance.CONTENTS;
     this.driver = createDriver(this, config);
   }
 
@@ -150,6 +165,7 @@ export class System<T extends CountingTransport = CountingTransport> {
     const problems = [...this.mm.audit(), ...this.driver.audit(), ...this.reporting.audit()];
     for (const user of this.#movableUsers()) problems.push(...user.audit(contents));
     problems.push(...this.users.audit(), ...this.userSpace.audit());
+    if (contents) problems.push(...auditFreedContent(this));
     return problems;
   }
 
@@ -175,8 +191,13 @@ export class System<T extends CountingTransport = CountingTransport> {
       ...this.compaction.counters,
       ...Object.assign({}, ...this.#movableUsers().map(({ counters }) => counters)),
       hwpoison_pages: this.folios.poisonedPages,
+      corruptions: this.contents.corruptions,
     };
   }
+}
+
+function tagOf(pattern: 'zero' | 'poison'): typeof ZERO_TAG | typeof POISON_TAG {
+  return pattern === 'zero' ? ZERO_TAG : POISON_TAG;
 }
 
 function kernelOf(

@@ -6,6 +6,7 @@ import { BallastError, Errno, type Pfn } from '../../shared/index.ts';
 import type { AddressSpace, MemoryUsers, Process } from '../folio/index.ts';
 import { PageFlag } from '../mm/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
+import type { ContentChecks } from './content-checks.ts';
 
 /** Processes and files in all: a page names what it is part of by eight bits, and other users of it too. */
 const NAMES_MAX = 120;
@@ -24,10 +25,12 @@ interface Program {
 
 export class UserSpace {
   readonly #users: MemoryUsers;
+  readonly #contents: Pick<ContentChecks, 'read'>;
   readonly #programs = new Map<string, Program>();
 
-  constructor(users: MemoryUsers) {
+  constructor(users: MemoryUsers, contents: Pick<ContentChecks, 'read'>) {
     this.#users = users;
+    this.#contents = contents;
   }
 
   /** A process whose memory is all there from the beginning. */
@@ -59,6 +62,7 @@ export class UserSpace {
     const program = this.#program(name);
     const outcome = yield* program.process.touchRange(0, pageCount, write, cpu);
     if (write) this.#remember(program, pageCount);
+    else this.#compare(program, pageCount);
     return outcome;
   }
 
@@ -156,6 +160,16 @@ export class UserSpace {
     if (!program.shmem) return;
     for (const other of this.#programs.values()) {
       if (other.shmem === program.shmem) other.tags.set(program.tags);
+    }
+  }
+
+  /** What was read is what was written. */
+  #compare(program: Program, pageCount: number): void {
+    if (!program.process.isAlive) return;
+    for (let vpn = 0; vpn < pageCount; vpn++) {
+      const pfn = frameOf(program, vpn);
+      const tag = program.tags[vpn]!;
+      if (pfn >= 0 && tag !== 0) this.#contents.read(pfn, tag);
     }
   }
 

@@ -17,6 +17,10 @@ export interface PageAllocatorOptions {
 export interface PageAllocatorHooks {
   /** Page contents become zero, or the poison pattern. */
   clearPages(pfn: Pfn, pageCount: number, pattern: 'zero' | 'poison'): void;
+  /** A block is handed out with whatever is in it. */
+  leavePages?(pfn: Pfn, pageCount: number): void;
+  /** A block is handed out that was filled when it was freed, and is not filled again. */
+  trustPages?(pfn: Pfn, pageCount: number, pattern: 'zero' | 'poison'): void;
   /** Direct reclaim: tries to free memory; returns the pages it freed. None: nothing can be reclaimed. */
   reclaim?(order: number, gfp: GfpMask): number;
   /** wake_all_kswapds: the low watermark is not met for a request of that order. */

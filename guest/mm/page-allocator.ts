@@ -348,9 +348,12 @@ export class PageAllocator {
     pages.migratetype[pfn] = migratetype;
     pages.owner[pfn] = migratetype === MigrateType.MOVABLE ? PageOwner.USER : PageOwner.KERNEL;
     pages.refcount[pfn] = 1;
+    const { freedContent } = this;
+    if (freedContent !== null) this.#hooks.trustPages?.(pfn, 1 << order, freedContent);
     // With init_on_free it is zero already.
     const zeroes = !this.#mm.initOnFree && (this.#mm.initOnAlloc || (gfp & Gfp.__GFP_ZERO) !== 0);
     if (zeroes) this.#hooks.clearPages(pfn, 1 << order, 'zero');
+    else if (freedContent === null) this.#hooks.leavePages?.(pfn, 1 << order);
   }
 
   #isBlock(pfn: Pfn, order: number): boolean {

@@ -7,15 +7,14 @@ import {
   type BalloonConfig,
   BalloonFeature,
   type BalloonQueueName,
-  bit,
   DeviceId,
   type DeviceQuirk,
-  DeviceStatus,
   type FeatureSet,
   type HintingStatus,
   type Message,
 } from '../../protocol/index.ts';
-import { assert, Bitmap, type Nanoseconds, PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import { assert, Bitmap, type Nanoseconds } from '../../shared/index.ts';
+import type { State, StateFields } from '../state/fields.ts';
 import { type DeviceModel, VirtioDevice } from '../virtio/device.ts';
 import { AvailCursor, type DeviceQueue } from '../virtio/queue.ts';
 import { decodeConfigWrite, encodeConfig } from './config.ts';
@@ -25,16 +24,17 @@ import { HeldNotifications } from './held-notifications.ts';
 import { HintQueue } from './hint-queue.ts';
 import { type HintSink, HintStateMachine, type HintStatus } from './hinting.ts';
 import { InflatedSet, KEPT } from './inflate.ts';
-import { type BalloonMetrics, countViolation, newBalloonMetrics } from './metrics.ts';
+import { type BalloonMetrics, countViolation, loadMetrics, newBalloonMetrics } from './metrics.ts';
 import type { AvailResult, BalloonDeviceHooks, BalloonDeviceOptions } from './options.ts';
+import { PoisonVal } from './poison-val.ts';
 import { Reporting } from './reporting.ts';
 import { StatsQueue } from './stats.ts';
+import { hasUnmapped } from './unmapped.ts';
 
 export type { AvailResult, BalloonDeviceHooks, BalloonDeviceOptions } from './options.ts';
 export { BALLOON_DEVICE_DEFAULTS } from './options.ts';
 
 const NOTHING: AvailResult = { used: [], irqVectors: [], costNs: 0 };
-const DRIVER_OK = bit(DeviceStatus.DRIVER_OK);
 
 export class BalloonDevice {
   readonly metrics: BalloonMetrics = newBalloonMetrics();
@@ -54,8 +54,7 @@ export class BalloonDevice {
   readonly #held = new HeldNotifications();
   #targetPages = 0;
   #actualPages = 0;
-  /** What the driver wrote last into `poison_val`, whatever was reset since then. */
-  #writtenPoison = 0;
+  readonly #poison: PoisonVal;
   readonly #breaksOnUnmapped: boolean;
   readonly #countsActual: boolean;
 
@@ -65,14 +64,21 @@ export class BalloonDevice {
     this.#hooks = hooks;
     this.#offered = offeredFeatures(options);
     this.#queues = new QueueTable(options, this.#offered);
-    const ram = options.ram ?? allOf(options.ramPages);
+    const ram = options.ram ?? Bitmap.allSet(options.ramPages);
     this.#ramPageCount = ram.count();
     this.#discards = new Discards(ram, this.metrics, hooks);
     const onHint = options.discardHints ? this.#discardingSink() : hooks.onHint;
     this.#hinting = new HintStateMachine(options, this.metrics, onHint);
     this.#hintQueue = new HintQueue(this.#hinting, this.metrics, options);
     this.#inflated = new InflatedSet(ram, this.metrics, quirks);
-    this.#reporting = new Reporting(options.ramPages, this.metrics, this.#discards, quirks);
+    this.#poison = new PoisonVal(quirks);
+    this.#reporting = new Reporting(
+      this.#poison,
+      options.ramPages,
+      this.metrics,
+      this.#discards,
+      quirks,
+    );
     this.stats = new StatsQueue(options.stats, quirks, this.metrics, {
       now: () => hooks.now?.() ?? 0,
       after: (delayNs, action) => hooks.after?.(delayNs, action),
@@ -117,7 +123,7 @@ export class BalloonDevice {
   }
 
   get poisonVal(): number {
-    return this.#reporting.poisonVal;
+    return this.#poison.value;
   }
 
   get hintStatus(): HintStatus {
@@ -141,6 +147,35 @@ export class BalloonDevice {
   /** Everything that the driver did against the rules. */
   get protocolViolations(): number {
     return this.metrics.protocol_violations + this.virtio.violationCount;
+  }
+
+  /** What of the device travels with its guest (virtio_save, and what belongs to our figures). */
+  saveState(): State {
+    return {
+      virtio: this.virtio.saveState(),
+      target_pages: this.#targetPages,
+      actual_pages: this.#actualPages,
+      poison: this.#poison.saveState(),
+      hinting: this.#hinting.saveState(),
+      stats: this.stats.saveState(),
+      ...this.#inflated.saveState(),
+      metrics: { ...this.metrics },
+    };
+  }
+
+  /** For a new device of the same options. @throws BallastError MESSAGE_INVALID. */
+  loadState(fields: StateFields): void {
+    this.virtio.loadState(fields.object('virtio'));
+    // Which queue has which number follows from the features, once they are chosen.
+    const negotiated = this.virtio.negotiatedFeatures;
+    if (negotiated !== 0n) this.#queues.number(negotiated);
+    this.#targetPages = fields.int('target_pages', this.#ramPageCount);
+    this.#actualPages = fields.int('actual_pages', 0xffff_ffff);
+    this.#poison.loadState(fields.object('poison'));
+    this.#hinting.loadState(fields.object('hinting'));
+    this.#inflated.loadState(fields);
+    loadMetrics(this.metrics, fields.object('metrics'));
+    this.stats.loadState(fields.object('stats'));
   }
 
   /** Any virtio message but `avail`. Returns the reply, or null for a posted one. */
@@ -228,7 +263,7 @@ export class BalloonDevice {
       this.virtio.setNeedsReset();
       return elementNs;
     }
-    if (this.#breaksOnUnmapped && this.#hasUnmapped()) {
+    if (this.#breaksOnUnmapped && hasUnmapped(this.#cursor, this.#options.ramPages)) {
       countViolation(this.metrics, 'bad_segments');
       this.virtio.setNeedsReset();
       return elementNs;
@@ -256,17 +291,6 @@ export class BalloonDevice {
         queue.push(head, this.#reporting.handle(this.#cursor));
         return elementNs + this.#cursor.inCount * balloonPfnNs;
     }
-  }
-
-  /** QEMU maps memory that is not RAM through one bounce buffer of a page, and no more. */
-  #hasUnmapped(): boolean {
-    const { inStart, inCount, inGpa, inBytes } = this.#cursor;
-    const ramBytes = this.#options.ramPages * PAGE_SIZE_BYTES;
-    for (let i = inStart; i < inStart + inCount; i++) {
-      const end = inGpa[i]! + inBytes[i]!;
-      if (end > ramBytes && end - Math.max(ramBytes, inGpa[i]!) > PAGE_SIZE_BYTES) return true;
-    }
-    return false;
   }
 
   #handlePfns(name: 'inflateq' | 'deflateq'): number {
@@ -333,7 +357,7 @@ export class BalloonDevice {
       num_pages: this.#targetPages,
       actual: this.#actualPages,
       free_page_hint_cmd_id: this.#hinting.configValue,
-      poison_val: this.#reporting.poisonVal,
+      poison_val: this.#poison.value,
     };
   }
 
@@ -341,19 +365,11 @@ export class BalloonDevice {
     const write = decodeConfigWrite(offset, data, this.virtio.negotiatedFeatures);
     if (write === null) return false;
     const { quirks } = this.#options;
-    if (write.field === 'poison_val') return this.#writePoison(write.value);
-    if (quirks.has('poison-returns-after-reset')) this.#reporting.poisonVal = this.#writtenPoison;
+    if (write.field === 'poison_val') return this.#poison.write(write.value, this.virtio.status);
+    if (quirks.has('poison-returns-after-reset')) this.#poison.restore();
     if (this.#countsActual) return true;
     if (write.value > this.#ramPageCount && !quirks.has('actual-unchecked')) return false;
     this.#setActual(write.value);
-    return true;
-  }
-
-  /** §5.5.6.6: written before DRIVER_OK, and constant from then on. */
-  #writePoison(value: number): boolean {
-    const isLate = (this.virtio.status & DRIVER_OK) !== 0;
-    if (isLate && !this.#options.quirks.has('poison-writable-any-time')) return false;
-    this.#reporting.poisonVal = this.#writtenPoison = value;
     return true;
   }
 
@@ -370,7 +386,7 @@ export class BalloonDevice {
     this.#discards.forget();
     this.#held.take();
     this.stats.reset();
-    this.#reporting.poisonVal = 0;
+    this.#poison.value = 0;
     this.#queues.number(this.#offered);
     if (!this.#options.quirks.has('state-zeroed-by-reset')) return;
     this.#actualPages = 0;
@@ -381,10 +397,4 @@ export class BalloonDevice {
     this.#held.forgetQueue(index);
     if (this.#queues.names[index] === 'statsq') this.stats.reset();
   }
-}
-
-function allOf(pageCount: number): Bitmap {
-  const all = new Bitmap(pageCount);
-  all.setAll();
-  return all;
 }

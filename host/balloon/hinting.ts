@@ -5,6 +5,7 @@
  */
 import { type DeviceQuirk, HintCommand } from '../../protocol/index.ts';
 import type { Nanoseconds, Pfn } from '../../shared/index.ts';
+import type { State, StateFields } from '../state/fields.ts';
 import type { BalloonMetrics } from './metrics.ts';
 
 /** QEMU's FREE_PAGE_HINT_S_*. */
@@ -174,6 +175,22 @@ export class HintStateMachine {
     this.#metrics.hint_pages_accepted += pageCount;
     this.#origin.cmdId = inRound ? this.#cmdId : (this.#driverId ?? HintCommand.STOP);
     this.#onHint(firstPfn, pageCount, this.#origin);
+  }
+
+  saveState(): State {
+    return {
+      status: this.#status,
+      cmd_id: this.#cmdId,
+      driver_id: this.#driverId,
+      acknowledges_stop: this.#acknowledgesStop,
+    };
+  }
+
+  loadState(fields: StateFields): void {
+    this.#status = fields.int('status', HintStatus.DONE) as HintStatus;
+    this.#cmdId = fields.int('cmd_id', CMD_ID_MAX);
+    this.#driverId = fields.intOrNull('driver_id', CMD_ID_MAX);
+    this.#acknowledgesStop = fields.bool('acknowledges_stop');
   }
 
   #enter(status: HintStatus): boolean {

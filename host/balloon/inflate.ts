@@ -8,6 +8,7 @@ import {
   VIRTIO_BALLOON_PFNS_MAX,
 } from '../../protocol/index.ts';
 import { Bitmap } from '../../shared/index.ts';
+import { bytesText, type State, type StateFields } from '../state/fields.ts';
 import { type BalloonMetrics, countViolation } from './metrics.ts';
 import type { RangeBuilder } from './range-builder.ts';
 
@@ -32,6 +33,17 @@ export class InflatedSet {
     const isLimited = this.#keepsTooLong || quirks.has('pfns-over-256-ignored');
     this.#maxPfns = isLimited ? VIRTIO_BALLOON_PFNS_MAX : Number.POSITIVE_INFINITY;
     this.#ignoresStrayBytes = quirks.has('stray-pfn-bytes-ignored');
+  }
+
+  saveState(): State {
+    return { inflated: bytesText(this.bits.bytes) };
+  }
+
+  loadState(fields: StateFields): void {
+    const { bytes } = this.bits;
+    const saved = fields.bytes('inflated', bytes.length);
+    if (saved.length !== bytes.length) throw fields.bad('inflated', `${bytes.length} bytes`);
+    bytes.set(saved);
   }
 
   /** Pages in the balloon by the count of PFNs alone. */

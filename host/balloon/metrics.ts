@@ -1,3 +1,5 @@
+import type { StateFields } from '../state/fields.ts';
+
 /** Counters of the balloon device: its observation point. Every one only ever grows. */
 export interface BalloonMetrics {
   /** Everything the driver did that the specification forbids; the others below say what. */
@@ -87,6 +89,13 @@ export function newBalloonMetrics(): BalloonMetrics {
     declined_queue_chains: 0,
     held_notifications: 0,
   };
+}
+
+/** The counters go on from those of another host. */
+export function loadMetrics(metrics: BalloonMetrics, fields: StateFields): void {
+  for (const [name, count] of fields.counts()) {
+    if (name in metrics) metrics[name as keyof BalloonMetrics] = count;
+  }
 }
 
 /** Count one forbidden thing under its own name and in the total. */

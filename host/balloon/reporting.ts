@@ -8,12 +8,13 @@ import { type Gpa, gpaToPfn, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import type { AvailCursor } from '../virtio/queue.ts';
 import type { Discards } from './discards.ts';
 import { type BalloonMetrics, countViolation } from './metrics.ts';
+import type { PoisonVal } from './poison-val.ts';
 
 const USED_LENGTH_MAX = 0xffff_ffff;
 
 export class Reporting {
-  /** What the guest's freed pages hold. Not 0: they are to keep it, so nothing is discarded. */
-  poisonVal = 0;
+  /** Not 0: freed pages are to keep it, so nothing is discarded. */
+  readonly #poison: PoisonVal;
   readonly #metrics: BalloonMetrics;
   readonly #discards: Discards;
   readonly #ramBytes: number;
@@ -21,11 +22,13 @@ export class Reporting {
   readonly #usesTotalLength: boolean;
 
   constructor(
+    poison: PoisonVal,
     ramPages: number,
     metrics: BalloonMetrics,
     discards: Discards,
     quirks: ReadonlySet<DeviceQuirk>,
   ) {
+    this.#poison = poison;
     this.#metrics = metrics;
     this.#discards = discards;
     this.#ramBytes = ramPages * PAGE_SIZE_BYTES;
@@ -58,7 +61,7 @@ export class Reporting {
     }
     this.#metrics.reports++;
     this.#metrics.report_pages += end - first;
-    if (this.poisonVal !== 0) {
+    if (this.#poison.value !== 0) {
       this.#metrics.reports_poisoned++;
       return;
     }

@@ -5,6 +5,7 @@
  */
 import { BalloonStat, type DeviceQuirk, type GuestStatsReport } from '../../protocol/index.ts';
 import type { Nanoseconds } from '../../shared/index.ts';
+import type { State, StateFields } from '../state/fields.ts';
 import { type BalloonMetrics, countViolation } from './metrics.ts';
 
 /** What the queue asks of the device around it. */
@@ -19,6 +20,7 @@ export interface StatsQueueHooks {
 
 const NOTHING_HELD = -1;
 const NO_TIMER = Number.POSITIVE_INFINITY;
+const TIME_MAX = Number.MAX_SAFE_INTEGER;
 /** Firecracker's MAX_STATS_DESC_LEN: 256 entries. */
 const STATS_MAX = 256;
 /** A value of 2^64−1 says that there is none, as in QEMU's guest-stats. */
@@ -109,6 +111,34 @@ export class StatsQueue {
   forgetReports(): void {
     for (const name of this.#values.keys()) this.#values.set(name, null);
     this.#lastUpdateNs = null;
+  }
+
+  saveState(): State {
+    return {
+      values: Object.fromEntries(this.#values),
+      held: this.#held,
+      interval_ns: this.#intervalNs,
+      timer_at_ns: this.#timerAtNs === NO_TIMER ? null : this.#timerAtNs,
+      due_at_ns: this.#dueAtNs,
+      last_update_ns: this.#lastUpdateNs,
+      asked_at_ns: this.#askedAtNs,
+      answered: this.#answered,
+    };
+  }
+
+  loadState(fields: StateFields): void {
+    const values = fields.object('values');
+    for (const name of this.#values.keys()) {
+      this.#values.set(name, values.numberOrNull(name));
+    }
+    this.#held = fields.int('held', 0xffff, NOTHING_HELD);
+    this.#intervalNs = fields.int('interval_ns', TIME_MAX);
+    this.#dueAtNs = fields.int('due_at_ns', TIME_MAX);
+    this.#lastUpdateNs = fields.intOrNull('last_update_ns', TIME_MAX);
+    this.#askedAtNs = fields.intOrNull('asked_at_ns', TIME_MAX);
+    this.#answered = fields.bool('answered');
+    const timerAtNs = fields.intOrNull('timer_at_ns', TIME_MAX);
+    if (timerAtNs !== null) this.#schedule(Math.max(0, timerAtNs - this.#hooks.now()));
   }
 
   #isStale(): boolean {

@@ -17,14 +17,14 @@ export type OnPages = (ranges: Uint32Array, data: Uint8Array) => void;
 export class RecordReader {
   readonly recordSizeBytes: number;
   readonly #request: (message: Message) => Promise<Message<'records'>>;
-  readonly #zero: ZeroRecord;
+  readonly #tags: RecordTags;
   /** For records that are whole pages; called before `read` resolves. */
   onPages: OnPages | null = null;
 
   constructor(recordSizeBytes: number, request: (message: Message) => Promise<Message<'records'>>) {
     this.recordSizeBytes = recordSizeBytes;
     this.#request = request;
-    this.#zero = new ZeroRecord(recordSizeBytes);
+    this.#tags = new RecordTags(recordSizeBytes);
   }
 
   /**
@@ -41,7 +41,7 @@ export class RecordReader {
       const data = await this.#readPiece(piece);
       this.onPages?.(piece, data);
       for (let start = 0; start < data.length; start += this.recordSizeBytes) {
-        tags[at++] = this.#zero.tagOf(data.subarray(start, start + this.recordSizeBytes));
+        tags[at++] = this.#tags.tagOf(data.subarray(start, start + this.recordSizeBytes));
       }
     }
     return tags;
@@ -60,8 +60,8 @@ export class RecordReader {
   }
 }
 
-/** Checksums of records; only the zero page has 0. */
-class ZeroRecord {
+/** The tag of a record that is a whole page: its checksum; only the zero page has 0. */
+export class RecordTags {
   readonly #bytes: Uint8Array;
   readonly #crc: number;
 

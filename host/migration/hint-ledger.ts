@@ -84,6 +84,7 @@ export class HintLedger {
           `(queued at ${chunk.queuedAtNs[i]} ns), ${chunk.skippedPages[i]} of ${pageCount} pages skipped`,
       );
     }
+    if (this.skipped.get(pfn)) lines.push('skipped to the end');
     return lines;
   }
 }

@@ -14,9 +14,9 @@ import {
   type Plants,
 } from '../../shared/index.ts';
 import type { HintOrigin } from '../balloon/hinting.ts';
-import { Destination } from './destination.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
 import { HintLedger } from './hint-ledger.ts';
+import type { MigrationStream } from './stream.ts';
 import {
   advanceFor,
   type MigrationMachine,
@@ -64,12 +64,12 @@ export interface PrecopyOptions {
 }
 
 export class Precopy {
-  readonly destination: Destination;
   readonly ledger: HintLedger;
   readonly bitmap: DirtyBitmap;
   readonly #machine: MigrationMachine;
   #params: MigrateParams;
   readonly #clearOrder: MigrateParams['clearLog'];
+  readonly #stream: MigrationStream;
   readonly #watcher: MigrationWatcher;
   readonly #options: PrecopyOptions;
   readonly #counters = { normal: 0, duplicate: 0, transferredBytes: 0, dirtySyncs: 0 };
@@ -78,13 +78,17 @@ export class Precopy {
   #thresholdBytes = 0;
   /** The firmware's blocks are still to be sent. */
   #firmwareDirty = true;
-  #cancelled = false;
+  /** The vCPUs ran when the switchover stopped them; a paused guest stays paused (qemu vm_old_state). */
+  stoppedRunning = false;
+  /** How it ends before it has converged; null: it goes on. */
+  #ended: 'cancelled' | 'failed' | null = null;
   /** last_seen_block/page: where the scan goes on. */
   #scanPfn: Pfn = 0;
 
   constructor(
     machine: MigrationMachine,
     params: MigrateParams,
+    stream: MigrationStream,
     watcher: MigrationWatcher,
     options: PrecopyOptions = {},
   ) {
@@ -92,10 +96,10 @@ export class Precopy {
     this.#machine = machine;
     this.#params = params;
     this.#clearOrder = options.plants?.dirtyLogClearedAtHint ? 'lazy' : params.clearLog;
+    this.#stream = stream;
     this.#watcher = watcher;
     this.#options = options;
     this.bitmap = new DirtyBitmap(ram, options.clearBitmapShift);
-    this.destination = new Destination(ramPages);
     this.ledger = new HintLedger(ramPages);
   }
 
@@ -104,9 +108,9 @@ export class Precopy {
     this.#params = { ...this.#params, ...limits };
   }
 
-  /** migrate_cancel: the thread ends before its next iteration; the vCPUs go on. */
-  cancel(): void {
-    this.#cancelled = true;
+  /** migrate_cancel, or a broken stream: the thread ends before its next iteration; the vCPUs go on. */
+  end(how: 'cancelled' | 'failed'): void {
+    this.#ended ??= how;
   }
 
   /** As query-migrate counts, at any moment. */
@@ -125,31 +129,34 @@ export class Precopy {
     };
   }
 
-  /** The migration thread, for one run; the vCPUs are stopped when it returns status completed. */
-  *run(): MigrationThread<MigrationFigures> {
+  /**
+   * The migration thread, for one run; the vCPUs are stopped when it returns status completed.
+   * `onActive`: the first sync is over.
+   */
+  *run(onActive: () => void = () => {}): MigrationThread<MigrationFigures> {
     this.#machine.post({ name: 'dirtyLogEnable', enabled: true });
     try {
-      return yield* this.#migrate();
+      return yield* this.#migrate(onActive);
     } finally {
       this.#machine.post({ name: 'dirtyLogEnable', enabled: false });
     }
   }
 
-  *#migrate(): MigrationThread<MigrationFigures> {
+  *#migrate(onActive: () => void): MigrationThread<MigrationFigures> {
     const machine = this.#machine;
     const startNs = machine.now;
     machine.log.add(startNs, 'migrate', { bandwidth: this.#params.bandwidthBytesPerS });
-    machine.emit('MIGRATION', { status: 'setup' });
     yield* this.#sync();
     const setupNs = machine.now - startNs;
-    machine.emit('MIGRATION', { status: 'active' });
+    onActive();
     this.#windowStartNs = machine.now;
     const passNs = (this.#pendingBytes * NS_PER_S) / this.#params.bandwidthBytesPerS;
     const giveUpNs = Math.max(GIVE_UP_NS, GIVE_UP_PASSES * passNs);
     while (!(yield* this.#converged())) {
-      if (this.#cancelled || machine.now - startNs > giveUpNs) {
+      if (machine.now - startNs > giveUpNs) this.end('cancelled');
+      if (this.#ended) {
         machine.device.hintDone();
-        return this.#report('cancelled', startNs, setupNs, 0);
+        return this.#report(this.#ended, startNs, setupNs, 0);
       }
       yield* this.#iterate();
       yield* this.#limitRate();
@@ -166,7 +173,6 @@ export class Precopy {
     downtimeNs: Nanoseconds,
   ): MigrationFigures {
     const { normal, duplicate, transferredBytes, dirtySyncs } = this.#counters;
-    this.#machine.emit('MIGRATION', { status });
     this.#machine.log.add(this.#machine.now, 'migrated', { status, normal, duplicate, dirtySyncs });
     return {
       status,
@@ -194,6 +200,7 @@ export class Precopy {
     const added = this.bitmap.sync(log);
     if (this.#options.neverResendHinted) this.bitmap.clearAll(this.ledger.everSkipped);
     if (lazy) this.bitmap.postponeClears(log);
+    this.#stream.mark(this.#counters.dirtySyncs);
     machine.emit('MIGRATION_PASS', { pass: this.#counters.dirtySyncs });
     machine.log.add(machine.now, 'dirty_sync', { added, dirty: this.bitmap.dirtyPages });
     const { costs, ramPages } = machine.options;
@@ -216,7 +223,7 @@ export class Precopy {
 
   /** The top of QEMU's loop: a sync when the estimate fits, and the decision on the exact figure. */
   *#converged(): MigrationThread<boolean> {
-    if (this.#cancelled) return false;
+    if (this.#ended) return false;
     if (this.#pendingBytes < this.#thresholdBytes) yield* this.#sync();
     return this.#pendingBytes === 0 || this.#pendingBytes < this.#thresholdBytes;
   }
@@ -301,7 +308,7 @@ export class Precopy {
   #send(pfn: Pfn, tag: number): void {
     this.bitmap.clear(pfn);
     this.ledger.sent(pfn);
-    this.destination.receive(pfn, tag);
+    this.#stream.page(pfn, tag);
     this.#watcher.sent?.(pfn, tag);
     if (tag === 0) this.#counters.duplicate++;
     else this.#counters.normal++;
@@ -355,6 +362,7 @@ export class Precopy {
   /** migration_completion: the vCPUs stop, a last sync, and everything left without a limit. */
   *#complete(): MigrationThread {
     const machine = this.#machine;
+    this.stoppedRunning = machine.running;
     machine.running = false;
     yield* advanceFor(machine, machine.options.costs.vmStopNs);
     yield* this.#sync();

@@ -18,6 +18,7 @@ import {
   PackedRingAlignment,
   RingAlignment,
 } from '../../protocol/index.ts';
+import { bytesText, type State, type StateFields } from '../state/fields.ts';
 import { DeviceQueue } from './queue.ts';
 
 /** What a device type adds. */
@@ -76,6 +77,9 @@ const PACKED_ALIGNMENT = {
   AVAIL: PackedRingAlignment.DRIVER,
   USED: PackedRingAlignment.DEVICE,
 };
+/** More queues than any balloon has, and a longer configuration space. */
+const QUEUES_MAX = 16;
+const CONFIG_TEXT_MAX = 4096;
 /** The widest access to an absent field that still reads as ones. */
 const ABSENT_FIELD_BYTES_MAX = 8;
 
@@ -210,6 +214,39 @@ export class VirtioDevice {
     this.#suspendedConfig = null;
     this.#changedWhileSuspended = false;
     this.#model.onReset();
+  }
+
+  saveState(): State {
+    const { low, high } = featureWords(this.#driverFeatures);
+    return {
+      status: this.#status,
+      features_low: low,
+      features_high: high,
+      config_generation: this.#configGeneration,
+      suspended_config: this.#suspendedConfig && bytesText(this.#suspendedConfig),
+      changed_while_suspended: this.#changedWhileSuspended,
+      violations: this.violationCount,
+      // Sparse: a queue that is not set up is null.
+      queues: Array.from(this.#queues, (queue) => queue?.saveState() ?? null),
+    };
+  }
+
+  /** For a new device. @throws BallastError MESSAGE_INVALID. */
+  loadState(fields: StateFields): void {
+    this.#status = fields.int('status', 0xff);
+    this.#driverFeatures = featuresOf({
+      low: fields.int('features_low', 0xffff_ffff),
+      high: fields.int('features_high', 0xffff_ffff),
+    });
+    this.#configGeneration = fields.int('config_generation', 0xffff_ffff);
+    const config = fields.textOrNull('suspended_config', CONFIG_TEXT_MAX);
+    this.#suspendedConfig = config === null ? null : new Uint8Array(Buffer.from(config, 'base64'));
+    this.#changedWhileSuspended = fields.bool('changed_while_suspended');
+    this.violationCount = fields.int('violations', Number.MAX_SAFE_INTEGER);
+    this.#queues.length = 0;
+    fields.list('queues', QUEUES_MAX).forEach((queue, index) => {
+      this.#queues[index] = queue ? DeviceQueue.of(index, queue) : undefined;
+    });
   }
 
   #check(allowed: boolean): null {

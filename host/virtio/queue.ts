@@ -11,6 +11,7 @@ import {
   u32Bytes,
 } from '../../protocol/index.ts';
 import { assert, type Gpa, type Nanoseconds } from '../../shared/index.ts';
+import { bytesText, type State, type StateFields } from '../state/fields.ts';
 
 /** What a driver configured a queue with. */
 export interface QueueAddresses {
@@ -45,6 +46,7 @@ class Columns {
 }
 
 const FIRST_CAPACITY = 16;
+const QUEUE_SIZE_MAX = 32_768;
 
 /** Position of the chain under the cursor, and its parts. */
 export class AvailCursor {
@@ -135,6 +137,34 @@ export class DeviceQueue {
     this.#outstanding = new Uint8Array(size);
     this.#usedHeads = new Uint16Array(size);
     this.#usedBytes = new Uint32Array(size);
+  }
+
+  saveState(): State {
+    const { descGpa, availGpa, usedGpa } = this.addresses;
+    return {
+      size: this.size,
+      desc_gpa: descGpa,
+      avail_gpa: availGpa,
+      used_gpa: usedGpa,
+      outstanding: bytesText(this.#outstanding),
+    };
+  }
+
+  /** @throws BallastError MESSAGE_INVALID. */
+  static of(index: number, fields: StateFields): DeviceQueue {
+    const size = fields.int('size', QUEUE_SIZE_MAX, 1);
+    const queue = new DeviceQueue(index, size, {
+      descGpa: fields.int('desc_gpa', Number.MAX_SAFE_INTEGER),
+      availGpa: fields.int('avail_gpa', Number.MAX_SAFE_INTEGER),
+      usedGpa: fields.int('used_gpa', Number.MAX_SAFE_INTEGER),
+    });
+    const outstanding = fields.bytes('outstanding', size);
+    if (outstanding.length !== size || outstanding.some((held) => held > 1)) {
+      throw fields.bad('outstanding', `${size} bytes, each 0 or 1`);
+    }
+    queue.#outstanding.set(outstanding);
+    queue.outstandingCount = outstanding.reduce((sum, held) => sum + held, 0);
+    return queue;
   }
 
   /** The device takes a chain; false for a head outside the ring or one that it holds already. */

@@ -1,36 +1,26 @@
-import type {
-  ControlProgress,
-  ControlReply,
-  HostCommandName,
-  HostCommands,
-  HostEvent,
-} from '../../protocol/control.ts';
+import type { HostCommandName, HostCommands, HostEvent } from '../../protocol/control.ts';
 import { HostEventEmitter } from '../../protocol/host-events.ts';
-import { BallastError, type BallastErrorCode, ExitStatus } from '../../shared/index.ts';
+import { BallastError, ExitStatus } from '../../shared/index.ts';
 import { Child, type Death, describeDeath, type Entries } from './child.ts';
+import { Commands, type Progress } from './commands.ts';
 
-/** The laboratory's commands to the host process, and the fate of both processes. */
+export type { Progress } from './commands.ts';
 
-export type Progress = ControlProgress['progress'];
-
-interface Pending {
-  readonly resolve: (result: never) => void;
-  readonly reject: (error: BallastError) => void;
-}
+/** The processes of one machine, commands to the host that has its guest, and the fate of them all. */
 
 /** How long the second process may take to die before we say which one was first. */
 const BLAME_DELAY_MS = 250;
 
 export class Control {
-  readonly host: Child;
   readonly events = new HostEventEmitter();
   guest: Child | null = null;
-  /** The machine that the guest is about to migrate to. */
-  destination: Child | null = null;
+  /** The host that has the guest. */
+  #host: Commands;
+  /** The host that the guest migrates to next. */
+  #destination: Commands | null = null;
+  readonly #early: HostEvent[] = [];
   readonly #onProgress: (progress: Progress) => void;
   readonly #entries: Entries | undefined;
-  readonly #pending = new Map<number, Pending>();
-  #nextId = 1;
   #broken: BallastError | null = null;
   /** The host's own account of a broken channel. */
   #channelError: BallastError | null = null;
@@ -39,48 +29,54 @@ export class Control {
   constructor(onProgress: (progress: Progress) => void, entries?: Entries) {
     this.#onProgress = onProgress;
     this.#entries = entries;
-    this.host = new Child('host', (message) => this.#receive(message), entries);
-    void this.host.died.then((death) => this.#onDeath(death));
+    this.#host = this.#startHost();
+  }
+
+  get host(): Child {
+    return this.#host.child;
+  }
+
+  get destination(): Child | null {
+    return this.#destination?.child ?? null;
   }
 
   startGuest(role: 'guest' | 'linux'): Child {
-    this.guest = new Child(role, () => {}, this.#entries);
-    const child = this.guest;
-    void child.died.then((death) => {
-      // Left behind by its guest: the host has said bye to it.
-      const isLeft = this.guest !== child || (this.destination !== null && death.code === 0);
-      if (!isLeft) this.#onDeath(death);
-    });
-    return child;
+    const guest = new Child(role, () => {}, this.#entries);
+    this.guest = guest;
+    void guest.died.then((death) => this.#onDeath(death));
+    return guest;
   }
 
-  startDestination(role: 'linux'): Child {
-    const child = new Child(role, () => {}, this.#entries);
-    this.destination = child;
-    void child.died.then((death) => this.#onDeath(death));
-    return child;
+  /** Starts a host for the guest to migrate to; until it has the guest, its end is its own affair. */
+  startDestination(): Commands {
+    this.#destination = this.#startHost();
+    return this.#destination;
   }
 
-  /** The guest is where its destination was; the process that it left may end. */
-  async guestMoved(): Promise<void> {
-    const source = this.guest;
-    this.guest = this.destination;
-    this.destination = null;
-    await source?.stop();
+  /** The guest is at the destination: that is the host now. Returns the one that it has left. */
+  adoptDestination(): Commands {
+    const left = this.#host;
+    if (!this.#destination) throw new RangeError('there is no destination');
+    this.#host = this.#destination;
+    this.#destination = null;
+    for (const event of this.#early.splice(0)) this.events.publish(event);
+    return left;
+  }
+
+  /** The guest stays: nobody needs the destination any more. */
+  async dropDestination(): Promise<void> {
+    const dropped = this.#destination;
+    this.#destination = null;
+    this.#early.length = 0;
+    await dropped?.child.stop();
   }
 
   /** @throws BallastError: the host's own, or PEER_CLOSED naming the process that died. */
-  async call<N extends HostCommandName>(
+  call<N extends HostCommandName>(
     command: N,
     params: HostCommands[N]['params'],
   ): Promise<HostCommands[N]['result']> {
-    if (this.#broken) throw this.#broken;
-    const id = this.#nextId++;
-    const result = new Promise<HostCommands[N]['result']>((resolve, reject) => {
-      this.#pending.set(id, { resolve: resolve as Pending['resolve'], reject });
-    });
-    this.host.send({ id, command, params } as never);
-    return result;
+    return this.#host.call(command, params);
   }
 
   /** After it the end of a process is no failure. */
@@ -91,56 +87,49 @@ export class Control {
   async stop(): Promise<void> {
     this.expectEnd();
     this.#fail(new BallastError('PEER_CLOSED', 'the machine was shut down'));
-    await Promise.all([this.host.stop(), this.guest?.stop(), this.destination?.stop()]);
+    await Promise.all(this.#children.map((child) => child.stop()));
   }
 
   kill(): void {
-    this.host.kill();
-    this.guest?.kill();
-    this.destination?.kill();
+    for (const child of this.#children) child.kill();
   }
 
-  #receive(message: unknown): void {
-    const received = message as ControlReply | ControlProgress | HostEvent;
-    if ('event' in received) {
-      this.events.publish(received);
-      return;
-    }
-    if ('progress' in received) {
-      this.#onProgress(received.progress);
-      return;
-    }
-    const pending = this.#pending.get(received.id);
-    if (!pending) return;
-    if ('error' in received) {
-      const error = new BallastError(
-        received.error.code as BallastErrorCode,
-        received.error.message,
-      );
-      // A host that lost its guest says so; if the guest died, how it died is the better answer.
-      if (error.exitStatus === ExitStatus.PEER_LOST && !this.#finished) {
-        this.#channelError = error;
-        setTimeout(
-          () => this.#settle(received.id, () => pending.reject(error)),
-          2 * BLAME_DELAY_MS,
-        );
-        return;
-      }
-      this.#settle(received.id, () => pending.reject(error));
-    } else {
-      this.#settle(received.id, () => pending.resolve(received.result as never));
-    }
+  get #children(): Child[] {
+    return [this.host, this.guest, this.destination].filter((child) => child !== null);
   }
 
-  #settle(id: number, action: () => void): void {
-    if (this.#pending.delete(id)) action();
+  #startHost(): Commands {
+    const host: Commands = new Commands(
+      {
+        onProgress: (progress) => this.#onProgress(progress),
+        onEvent: (event) => {
+          // What a destination says is told after what its source says: when it is the host.
+          if (host === this.#host) this.events.publish(event);
+          else if (host === this.#destination) this.#early.push(event);
+        },
+        mayTell: (error) => this.#mayTell(error),
+      },
+      this.#entries,
+    );
+    void host.child.died.then((death) => {
+      if (host === this.#host) this.#onDeath(death);
+      else host.fail(describeDeath(death));
+    });
+    return host;
+  }
+
+  /** A host that lost its guest says so; if the guest died, how it died is the better answer. */
+  async #mayTell(error: BallastError): Promise<void> {
+    if (error.exitStatus !== ExitStatus.PEER_LOST || this.#finished) return;
+    this.#channelError = error;
+    await new Promise((resolve) => setTimeout(resolve, 2 * BLAME_DELAY_MS));
   }
 
   #onDeath(first: Death): void {
     if (this.#finished || this.#broken) return;
     setTimeout(() => {
       if (this.#finished) return;
-      const deaths = [first, this.host.death, this.guest?.death, this.destination?.death].filter(
+      const deaths = [first, this.host.death, this.guest?.death].filter(
         (death): death is Death => !!death,
       );
       const guilty = guiltyOne(deaths);
@@ -151,9 +140,8 @@ export class Control {
 
   #fail(error: BallastError): void {
     this.#broken ??= error;
-    const pending = [...this.#pending.values()];
-    this.#pending.clear();
-    for (const { reject } of pending) reject(this.#broken);
+    this.#host.fail(this.#broken);
+    this.#destination?.fail(this.#broken);
   }
 }
 

@@ -21,6 +21,7 @@ import type { RecordingFacts } from '../scenario/scenario.ts';
 import type { Entries } from './child.ts';
 import { onExit, removeFolder } from './cleanup.ts';
 import { Control, type Progress } from './control.ts';
+import { Destinations } from './destination.ts';
 import { Machine } from './machine.ts';
 
 /** Starts the pair of processes, for the runner and for other people's integration tests. */
@@ -79,6 +80,10 @@ export async function launch(options: LaunchOptions = {}, entries?: Entries): Pr
   const folder = options.listen ? null : await mkdtemp(`${tmpdir()}/ballast-`);
   const address = options.listen ?? { kind: 'unix', path: `${folder}/guest.sock` };
   const control = new Control(options.onProgress ?? (() => {}), entries);
+  const destinations = new Destinations(control, (index) => ({
+    ...hostConfig(options, address, guest.ramPages),
+    logPath: options.logDirectory ? resolve(options.logDirectory, `host-${index + 1}.log`) : null,
+  }));
   // A host that ends while it listens leaves its socket file behind; one of ours, from `bound` on.
   let socketFile: string | null = null;
   const removeSocket = () => {
@@ -90,6 +95,7 @@ export async function launch(options: LaunchOptions = {}, entries?: Entries): Pr
     removeSocket();
   });
   const dispose = async () => {
+    await destinations.drop();
     await control.stop();
     removeSocket();
     withdraw();
@@ -114,30 +120,12 @@ export async function launch(options: LaunchOptions = {}, entries?: Entries): Pr
         monitorLatencyNs: monitorLatency(options),
         isLinux: options.linux !== undefined,
       },
+      destinations,
       dispose,
-      options.linux ? () => addDestination(control, options.linux ?? {}, guest.ramPages) : null,
     );
   } catch (error) {
     await dispose();
     throw error;
-  }
-}
-
-/** Another process for the guest to migrate to, connected to the same host. */
-async function addDestination(
-  control: Control,
-  linux: LinuxOptions,
-  ramPages: number,
-): Promise<void> {
-  const folder = await mkdtemp(`${tmpdir()}/ballast-`);
-  try {
-    const address: Address = { kind: 'unix', path: `${folder}/destination.sock` };
-    const bound = await control.call('listenDestination', address);
-    const config = { ...linuxConfig(linux, ramPages), incoming: true };
-    control.startDestination('linux').send({ connect: bound, config } as never);
-    await control.call('acceptDestination', null);
-  } finally {
-    removeFolder(folder);
   }
 }
 
@@ -178,7 +166,6 @@ function linuxConfig(options: LinuxOptions, ramPages: number): LinuxGuestConfig 
     ramPages,
     kernelArguments: options.kernelArguments ?? 'init_on_alloc=0',
     keepBooted: options.keepBooted ?? true,
-    incoming: false,
   };
 }
 

@@ -17,6 +17,7 @@ import {
 import { DEFAULTS } from '../scenario/complete.ts';
 import type { RecordingFacts } from '../scenario/scenario.ts';
 import type { Control } from './control.ts';
+import type { Destinations } from './destination.ts';
 
 /** A running pair of processes. All times are virtual; every call may reject with PEER_CLOSED. */
 
@@ -54,19 +55,19 @@ export class Machine implements AsyncDisposable {
   nowNs = 0;
   readonly #control: Control;
   readonly #dispose: () => Promise<void>;
-  readonly #addDestination: (() => Promise<void>) | null;
+  readonly #destinations: Destinations;
   #replayStartNs: number | null = null;
 
   constructor(
     control: Control,
     facts: MachineFacts,
+    destinations: Destinations,
     dispose: () => Promise<void>,
-    addDestination: (() => Promise<void>) | null = null,
   ) {
     this.#control = control;
     this.facts = facts;
     this.#dispose = dispose;
-    this.#addDestination = addDestination;
+    this.#destinations = destinations;
   }
 
   /** What happens on the host, by QMP's names: `machine.events.on('MIGRATION_PASS', …)`. */
@@ -193,30 +194,30 @@ export class Machine implements AsyncDisposable {
     await this.hintStop();
   }
 
-  /**
-   * Migrates the guest to another process, which is started for it and where it then goes on.
-   * @throws BallastError BAD_INPUT when the guest is not a real kernel.
-   */
-  async migrateAway(params: Partial<MigrateParams> = {}): Promise<MigrationReport> {
-    if (!this.#addDestination) {
-      throw new BallastError('BAD_INPUT', 'migrateAway: expected a guest that is a real kernel');
-    }
-    await this.#addDestination();
-    const report = await this.migrate(params);
-    if (report.migration.status === 'completed') await this.#control.guestMoved();
-    return report;
+  /** Starts the host that the next migration goes to, in the background: it takes a moment. */
+  prepareDestination(): void {
+    this.#destinations.prepare();
   }
 
+  /**
+   * Migrates the guest to a host process of its own, where it then goes on. A migration that fails
+   * or is cancelled leaves it here, and the report says so.
+   */
   async migrate(params: Partial<MigrateParams> = {}): Promise<MigrationReport> {
     const { recording } = this.facts;
-    const report = await this.#control.call('migrate', {
+    const to = await this.#destinations.stream();
+    const migrate: MigrateParams = {
       bandwidthBytesPerS: recording?.bandwidthBytesPerS ?? DEFAULTS.bandwidthBytesPerS,
       downtimeLimitMs: recording?.downtimeLimitMs ?? DEFAULTS.downtimeLimitMs,
       clearLog: 'at-sync',
       ...params,
-    });
+    };
+    const report = await this.#control.call('migrate', { migrate, to });
+    const hasMoved = report.migration.status === 'completed';
+    const whole = hasMoved ? await this.#destinations.settle(report) : report;
+    if (!hasMoved) await this.#destinations.drop();
     await this.status();
-    return report;
+    return whole;
   }
 
   async status(): Promise<HostStatus> {
@@ -232,7 +233,9 @@ export class Machine implements AsyncDisposable {
   async finish(): Promise<FinishReport> {
     const report = await this.#control.call('finish', null);
     this.#control.expectEnd();
-    return report;
+    const { guest, host } = report.peak_rss_bytes;
+    const peakRssBytes = Math.max(host, this.#destinations.peakRssBytes);
+    return { ...report, peak_rss_bytes: { guest, host: peakRssBytes } };
   }
 
   /** Ends whatever still runs and removes what we made; safe at any time, and twice. */

@@ -58,7 +58,7 @@ export async function runSteps(
         trail.comparisons.push({ to: step.to, bounds: step.bounds, at, applies });
       } else if (applies) trail.checks.push({ bounds: step.bounds, at });
     } else {
-      await runStep(machine, step, trail, scenario.guest);
+      await runStep(machine, step, trail);
     }
     if (trail.failedSteps.length > 0) return;
   }
@@ -66,12 +66,7 @@ export async function runSteps(
 
 type ActiveStep = Exclude<Step, { kind: 'expect' | 'compare' }>;
 
-async function runStep(
-  machine: Machine,
-  step: ActiveStep,
-  trail: Trail,
-  guest: Scenario['guest'],
-): Promise<void> {
+async function runStep(machine: Machine, step: ActiveStep, trail: Trail): Promise<void> {
   switch (step.kind) {
     case 'boot':
       await machine.boot();
@@ -111,7 +106,7 @@ async function runStep(
       await machine.hint(step.acknowledgeOnStop);
       return;
     case 'migrate':
-      trail.report = await machine[guest === 'linux' ? 'migrateAway' : 'migrate'](step.params);
+      trail.report = await machine.migrate(step.params);
       trail.notes.push(...migrationNotes(trail.report), ...replayNotes(machine));
       return;
     case 'verify':

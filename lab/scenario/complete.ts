@@ -131,6 +131,7 @@ function driverOf({ driver }: ScenarioFile): DriverConfig {
     numbering: driver?.numbering ?? otherwise.numbering,
     onNeedsReset: driver?.on_needs_reset ?? otherwise.onNeedsReset,
     kicksEarly: driver?.kicks_early ?? otherwise.kicksEarly,
+    hintTrustedFreePages: driver?.hint_trusted_free_pages ?? otherwise.hintTrustedFreePages,
     suspendsDevice: driver?.suspends_device ?? otherwise.suspendsDevice,
   };
 }

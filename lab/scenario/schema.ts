@@ -140,6 +140,7 @@ const driver = z.strictObject({
   numbering: z.enum(['spec-fixed', 'dense-by-offered', 'dense-by-negotiated']).optional(),
   on_needs_reset: z.enum(['ignore', 'reset']).optional(),
   kicks_early: z.boolean().optional(),
+  hint_trusted_free_pages: z.boolean().optional(),
   suspends_device: z.boolean().optional(),
 });
 

@@ -1,18 +1,16 @@
 /** The thread of the guest's processor: it may sleep in the middle of an instruction. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { BallastError } from '../../shared/index.ts';
-import { type BootOptions, bootMachine, createEmptyMachine } from './boot.ts';
+import { type BootOptions, bootMachine } from './boot.ts';
 import { READY, type ThreadFailure, ThreadFramePort } from './frame-port.ts';
 import { LinuxGuest } from './linux-guest.ts';
 import type { X86Machine } from './x86-machine.ts';
 
-/** What RAM of a machine holds that nothing was received for yet: no guest writes this everywhere. */
-const UNRECEIVED_BYTE = 0xdb;
+/** Boot parameters of kernels that rely on what their free pages hold. */
+const TRUSTS_FREE_PAGES = /\b(init_on_free|page_poison)=(1|on)\b/;
 
 export interface CpuThreadStart extends BootOptions {
   readonly arrivals: Int32Array;
-  /** Its RAM and its state come from the host. */
-  readonly incoming: boolean;
 }
 
 async function main(): Promise<void> {
@@ -21,12 +19,10 @@ async function main(): Promise<void> {
   const port = new ThreadFramePort(parentPort, start.arrivals);
   let guest: LinuxGuest | null = null;
   const attach = (machine: X86Machine): void => {
-    guest = new LinuxGuest(machine, port);
+    guest = new LinuxGuest(machine, port, TRUSTS_FREE_PAGES.test(start.kernelArguments));
   };
-  if (start.incoming) attach(await createEmptyMachine(start));
-  else await bootMachine(start, attach);
+  await bootMachine(start, attach);
   const made = guest as LinuxGuest | null;
-  if (start.incoming) made?.memory.fill(UNRECEIVED_BYTE);
   parentPort.postMessage(READY);
   await made?.serve();
 }

@@ -77,10 +77,24 @@ export class X86Memory implements GuestBytes {
     }
   }
 
-  /** All of it, before anything has arrived there. */
-  fill(byte: number): void {
-    this.#machine.memory.fill(byte);
-    this.#machine.invalidateCode(0, this.#machine.memoryBytes);
+  /** A piece of what a destination holds, ascending; true: that was the last one. */
+  load({ first_pfn: first, data }: Message<'loadRam'>): boolean {
+    const count = data.length / PAGE_SIZE_BYTES;
+    const end = first + count;
+    if (!Number.isInteger(count) || end > this.#pages) {
+      throw new BallastError(
+        'MESSAGE_INVALID',
+        `loadRam: expected whole pages below ${this.#pages}, found ${first}+${count}`,
+      );
+    }
+    const { memory } = this.#machine;
+    for (let pfn = first; pfn < end; pfn++) {
+      if (pfn >= VIDEO_HOLE.firstPfn && pfn < VIDEO_HOLE.endPfn) continue;
+      const at = (pfn - first) * PAGE_SIZE_BYTES;
+      memory.set(data.subarray(at, at + PAGE_SIZE_BYTES), pfn * PAGE_SIZE_BYTES);
+    }
+    this.#machine.invalidateCode(first * PAGE_SIZE_BYTES, data.length);
+    return end === this.#pages;
   }
 
   #dirty(clear: boolean): Bitmap {

@@ -8,7 +8,6 @@ import { AgentConsole } from './agent-console.ts';
 import { CpuLoop } from './cpu-loop.ts';
 import type { FramePort } from './frame-port.ts';
 import { X86Memory } from './guest-memory.ts';
-import { decodeState, encodeState, StateReceiver } from './machine-state.ts';
 import { LinuxOracle } from './oracle.ts';
 import { VirtioPci } from './virtio-pci.ts';
 import type { X86Machine } from './x86-machine.ts';
@@ -22,10 +21,11 @@ export class LinuxGuest {
   readonly #oracle: LinuxOracle;
   #cpu: CpuLoop;
   #posted: Message[] = [];
-  #state: Uint8Array | null = null;
-  #incoming: StateReceiver | null = null;
+  /** Its state while memory is being loaded. */
+  #processor: Uint8Array | null = null;
 
-  constructor(machine: X86Machine, port: FramePort) {
+  /** `trustsFreePages`: its kernel relies on what free pages hold. */
+  constructor(machine: X86Machine, port: FramePort, trustsFreePages: boolean) {
     this.#machine = machine;
     this.#port = port;
     this.memory = new X86Memory(machine, () => this.#oracle.unusedPages());
@@ -42,6 +42,7 @@ export class LinuxGuest {
       machine,
       () => ({ ...this.pci.counters, now_ns: this.#cpu.nowNs }),
       (firstPfn, pageCount) => this.memory.hinted(firstPfn, pageCount),
+      trustsFreePages,
     );
     this.#cpu = this.#newLoop(0);
   }
@@ -62,16 +63,9 @@ export class LinuxGuest {
   async #handle(message: Message): Promise<Message[]> {
     switch (message.name) {
       case 'run':
-        this.#state = null;
         return this.#cpu.run(message);
-      case 'getMachineState': {
-        this.#state ??= this.#saveState();
-        const { offset, length } = message;
-        const data = this.#state.slice(offset, offset + length);
-        return [{ name: 'machineState', total_bytes: this.#state.length, data }];
-      }
-      case 'setMachineState':
-        this.#receiveState(message);
+      case 'loadRam':
+        this.#load(message);
         return [];
       default: {
         const reply = this.#answer(message);
@@ -130,27 +124,17 @@ export class LinuxGuest {
     return [...posted, ...avail];
   }
 
-  #saveState(): Uint8Array {
-    return encodeState({
-      reportedNs: this.#cpu.reportedNs,
-      pci: this.pci.saveState(),
-      oracle: this.#oracle.saveState(),
-      x86: this.#machine.saveState(),
-    });
-  }
-
-  #receiveState(message: Message<'setMachineState'>): void {
-    this.#incoming ??= new StateReceiver(message.total_bytes);
-    const whole = this.#incoming.receive(message);
-    if (whole === null) return;
-    this.#incoming = null;
-    const state = decodeState(whole);
-    this.#machine.restoreState(state.x86);
-    if (!this.pci.restoreState(state.pci)) {
-      throw new BallastError('MESSAGE_INVALID', 'setMachineState: no ring is in such a state');
-    }
-    this.#oracle.restoreState(state.oracle);
-    this.#cpu = this.#newLoop(state.reportedNs);
+  /**
+   * Memory of the destination in place of the source's. What the processor has made of the old one
+   * (translated code, page tables that it remembers) goes with a restart from its own state.
+   */
+  #load(message: Message<'loadRam'>): void {
+    this.#processor ??= this.#machine.saveState();
+    if (!this.memory.load(message)) return;
+    this.#machine.restoreState(this.#processor);
+    this.#processor = null;
+    this.pci.restoreState(this.pci.saveState());
+    this.#cpu = this.#newLoop(this.#cpu.reportedNs);
   }
 }
 

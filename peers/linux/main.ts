@@ -8,6 +8,7 @@ import {
   type Address,
   connect,
   type GuestFacts,
+  GuestHome,
   type LinuxGuestConfig,
   type Message,
   serveAsyncGuest,
@@ -43,7 +44,6 @@ async function main({ connect: address, config }: Start): Promise<void> {
     memoryBytes,
     kernelArguments: config.kernelArguments,
     snapshotPath: config.keepBooted ? snapshotPath(linux, config) : null,
-    incoming: config.incoming,
     arrivals,
   };
   const worker = startThread(start);
@@ -58,7 +58,9 @@ async function main({ connect: address, config }: Start): Promise<void> {
   };
   const socket = await connect(address, CONNECT_TIMEOUT_MS);
   const ask = (messages: Message[]) => processor.ask(messages);
-  const error = await serveAsyncGuest(socket, ask, facts).closed;
+  const home = new GuestHome(ask, facts, serveAsyncGuest);
+  home.enter(socket);
+  const error = await home.closed;
   if (error) throw error;
   process.exit(ExitStatus.OK);
 }

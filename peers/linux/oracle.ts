@@ -4,37 +4,42 @@
  */
 import { createHash } from 'node:crypto';
 import { type Message, toFloat64, toUint16, toUint32, u32Bytes } from '../../protocol/index.ts';
-import { BallastError, type Bitmap, gpaToPfn, PAGE_SIZE_BYTES } from '../../shared/index.ts';
-import { findMemoryMap, freePages, isHeldBlock, type MemoryMap } from './page-flags.ts';
+import { BallastError, Bitmap, gpaToPfn, PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import {
+  findMemoryMap,
+  freePages,
+  isHeldBlock,
+  type MemoryMap,
+  offlinePages,
+} from './page-flags.ts';
 import type { X86Machine } from './x86-machine.ts';
 
 /** A command on the hinting queue. */
 const COMMAND_BYTES = 4;
 
-/** Pairs of first frame and count, and the queue that hints come on. */
-export interface OracleState {
-  readonly held: readonly (readonly [firstPfn: number, pageCount: number])[];
-  readonly commandQueues: readonly number[];
-  readonly counters: Readonly<Record<string, number>>;
-}
-
 export class LinuxOracle {
   readonly #machine: Pick<X86Machine, 'memory' | 'memoryBytes' | 'consoleText'>;
   readonly #statistics: () => Readonly<Record<string, number>>;
   readonly #onHint: (firstPfn: number, pageCount: number) => void;
+  readonly #trustsFreePages: boolean;
   #map: MemoryMap | null = null;
   /** Blocks hinted and not yet seen in other hands, by first frame. */
-  #held = new Map<number, number>();
+  readonly #held = new Map<number, number>();
   /** Queues that a command came on: what is writable there is a hint. */
-  #commandQueues = new Set<number>();
-  #counters = { hint_recorded_pages: 0, hint_recorded_free_pages: 0 };
+  readonly #commandQueues = new Set<number>();
+  readonly #counters = { hint_recorded_pages: 0, hint_recorded_free_pages: 0 };
 
-  /** `onHint` is told of every block that the driver hints. */
+  /**
+   * `onHint` is told of every block that the driver hints; `trustsFreePages`: the kernel relies on
+   * what its free pages hold (init_on_free, page_poison).
+   */
   constructor(
     machine: Pick<X86Machine, 'memory' | 'memoryBytes' | 'consoleText'>,
     statistics: () => Readonly<Record<string, number>>,
     onHint: (firstPfn: number, pageCount: number) => void,
+    trustsFreePages: boolean,
   ) {
+    this.#trustsFreePages = trustsFreePages;
     this.#machine = machine;
     this.#statistics = statistics;
     this.#onHint = onHint;
@@ -45,6 +50,8 @@ export class LinuxOracle {
     switch (message.name) {
       case 'getFreeSet':
         return { name: 'freeSet', bits: this.unusedPages().bytes };
+      case 'getReliance':
+        return this.#reliance();
       case 'countFree':
         return { name: 'freeCounts', counts: this.#countUnused(message.ranges) };
       case 'getErased':
@@ -60,6 +67,25 @@ export class LinuxOracle {
       default:
         return undefined;
     }
+  }
+
+  /** What is in use and not in the balloon; what nobody has written yet cannot be told apart. */
+  #reliance(): Message<'reliance'> {
+    const unused = this.unusedPages();
+    const offline = offlinePages(this.#machine.memory, this.#memoryMap);
+    const contents = Bitmap.allSet(unused.bitCount);
+    for (let i = 0; i < contents.words.length; i++) {
+      contents.words[i]! &= ~(unused.words[i]! | offline.words[i]!);
+    }
+    const freed = freePages(this.#machine.memory, this.#memoryMap).bytes;
+    return {
+      name: 'reliance',
+      contents: contents.bytes,
+      freed: this.#trustsFreePages ? freed : new Uint8Array(0),
+      // Pages are compared as they are, and not with a tag.
+      freed_tag: 0,
+      undefined_pages: 0,
+    };
   }
 
   /** In the buddy lists, or held for hinting. */
@@ -86,20 +112,6 @@ export class LinuxOracle {
         this.#hold(gpaToPfn(gpas[i]!), Math.floor(lengths[i]! / PAGE_SIZE_BYTES));
       }
     }
-  }
-
-  saveState(): OracleState {
-    return {
-      held: [...this.#held],
-      commandQueues: [...this.#commandQueues],
-      counters: this.#counters,
-    };
-  }
-
-  restoreState({ held, commandQueues, counters }: OracleState): void {
-    this.#held = new Map(held);
-    this.#commandQueues = new Set(commandQueues);
-    this.#counters = { ...this.#counters, ...counters };
   }
 
   get #memoryMap(): MemoryMap {

@@ -7,6 +7,8 @@ import { Bitmap, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 
 /** page_type of a free block's first page: all bits but PG_buddy. */
 const BUDDY_TYPE = 0xffffff7f;
+/** page_type of a page that the balloon has (PageOffline): all bits but PG_offline. */
+const OFFLINE_TYPE = 0xfffffeff;
 /** MAX_ORDER − 1. */
 const ORDER_MAX = 10;
 /** struct page of an i386 kernel: with or without the owner of its memory control group, aligned. */
@@ -101,6 +103,16 @@ export function freePages(memory: Uint8Array, { base, structBytes }: MemoryMap):
     pfn += 1 << order;
   }
   return free;
+}
+
+/** Pages that the kernel has given to the hypervisor. */
+export function offlinePages(memory: Uint8Array, { base, structBytes }: MemoryMap): Bitmap {
+  const words = new Uint32Array(memory.buffer, memory.byteOffset, memory.length >>> 2);
+  const offline = new Bitmap(memory.length / PAGE_SIZE_BYTES);
+  for (let pfn = 0; pfn < offline.bitCount; pfn++) {
+    if (words[(base + pfn * structBytes + TYPE_OFFSET) >>> 2] === OFFLINE_TYPE) offline.set(pfn);
+  }
+  return offline;
 }
 
 /** Where the mapping count (no page type), the reference count and a tail's head lie, bytes. */

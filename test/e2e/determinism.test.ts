@@ -1,14 +1,19 @@
-/** The same seed and input give the same event log, whether the two sides share a process or not. */
+/**
+ * The same seed and input give the same event log, whether guest, source and destination share a
+ * process or not.
+ */
 import { describe, expect, test } from 'vitest';
 import { launch } from '../../lab/index.ts';
 import type { StrategyName } from '../../protocol/index.ts';
 import { NS_PER_MS } from '../../shared/index.ts';
-import { inProcess, MIGRATE, sharedRecording } from '../support/in-process.ts';
+import { inProcess, MIGRATE, moveToNewHost, sharedRecording } from '../support/in-process.ts';
 
 const RECORDING = 'idle-1g';
 /** The guest has filled its memory by then; the rest of the recording is not needed here. */
 const REPLAY_NS = 600 * NS_PER_MS;
 const BOOT_NS = 100 * NS_PER_MS;
+/** At the destination. */
+const AFTERWARDS_NS = 100 * NS_PER_MS;
 
 async function inTwoProcesses(strategy: StrategyName, seed: number): Promise<string> {
   await using machine = await launch({ recording: RECORDING, strategy, seed });
@@ -16,17 +21,20 @@ async function inTwoProcesses(strategy: StrategyName, seed: number): Promise<str
   await machine.workload();
   await machine.waitUntil(BOOT_NS + REPLAY_NS);
   await machine.migrate(MIGRATE);
+  await machine.waitFor(AFTERWARDS_NS);
   return (await machine.finish()).event_log_sha256;
 }
 
 async function inOneProcess(strategy: StrategyName, seed: number): Promise<string> {
   const recording = sharedRecording(RECORDING);
-  const { hypervisor } = await inProcess({ recording, seed, guest: { strategy } });
+  const machine = await inProcess({ recording, seed, guest: { strategy } });
+  const { hypervisor } = machine;
   await hypervisor.runUntil(BOOT_NS);
   hypervisor.console('replay');
   await hypervisor.runUntil(BOOT_NS + REPLAY_NS);
-  await hypervisor.migrate(MIGRATE);
-  return hypervisor.digest();
+  const { machine: destination } = await moveToNewHost(machine, MIGRATE);
+  await destination.hypervisor.runUntil(destination.hypervisor.vmm.now + AFTERWARDS_NS);
+  return destination.hypervisor.digest();
 }
 
 describe('the event log', () => {

@@ -22,6 +22,7 @@ test('the host tells of a migration by the events of QMP, in order', async () =>
     // Everything was sent in the first 100 ms: the last sync is the second one, as in QEMU.
     'stop',
     'pass 2',
+    'device',
     'completed',
     'resume',
   ]);

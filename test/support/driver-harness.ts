@@ -88,6 +88,8 @@ export class BumpAllocator {
 export const IDLE_STRATEGY: HintingStrategy = {
   name: 'none',
   heldPages: 0,
+  holds: false,
+  refills: true,
   *run() {},
   release() {},
 };

@@ -3,14 +3,20 @@
  * encoding and checks, and both ends within a test's reach.
  */
 import { Guest } from '../../guest/machine/guest.ts';
+import { withArrival } from '../../host/evaluation/report.ts';
 import { Hypervisor } from '../../host/hypervisor.ts';
+import { Incoming } from '../../host/migration/incoming.ts';
 import {
   DEFAULT_KERNEL_OPTIONS,
   type GuestConfig,
+  type GuestLink,
+  type Hello,
   type HostConfig,
   hostHello,
   localLink,
+  localStream,
   type MigrateParams,
+  type MigrationReport,
 } from '../../protocol/index.ts';
 import { DEFAULT_COSTS, MIB } from '../../shared/index.ts';
 import { type Recording, readRecording } from '../../shared/recording/index.ts';
@@ -28,6 +34,7 @@ interface InProcessOptions {
 interface InProcessMachine {
   readonly guest: Guest;
   readonly hypervisor: Hypervisor;
+  readonly config: HostConfig;
 }
 
 export const MIGRATE: MigrateParams = {
@@ -59,9 +66,8 @@ export async function inProcess(options: InProcessOptions = {}): Promise<InProce
     },
     options.recording ?? null,
   );
-  const link = localLink((messages) => guest.handle(messages), guest.facts);
-  const hello = await hostHello(link);
-  const hypervisor = new Hypervisor(link, hello, {
+  const { link, hello } = await guestLink(guest);
+  const config: HostConfig = {
     seed,
     listen: { kind: 'unix', path: '' },
     ramPages: guest.facts.ramPages,
@@ -76,8 +82,34 @@ export async function inProcess(options: InProcessOptions = {}): Promise<InProce
     logPath: null,
     plant: { acceptLateHints: false },
     ...options.host,
-  });
-  return { guest, hypervisor };
+  };
+  return { guest, hypervisor: new Hypervisor(link, hello, config), config };
+}
+
+/**
+ * Migrates the guest to another host in this process, over a stream and a channel as between
+ * processes. Returns the machine that the guest is on afterwards.
+ */
+export async function moveToNewHost(
+  { guest, hypervisor, config }: InProcessMachine,
+  params: MigrateParams,
+): Promise<{ readonly machine: InProcessMachine; readonly report: MigrationReport }> {
+  const incoming = new Incoming('unix:/in-process', guest.facts);
+  const report = await hypervisor.migrate(params, localStream(incoming));
+  const { link, hello } = await guestLink(guest);
+  const destination = new Hypervisor(link, hello, config);
+  const arrival = await destination.arrive(incoming);
+  const whole = withArrival(report, arrival, () => []);
+  return { machine: { guest, hypervisor: destination, config }, report: whole };
+}
+
+async function guestLink(guest: Guest): Promise<{ link: GuestLink; hello: Hello }> {
+  const link = localLink((messages) => {
+    // Whoever wants the guest next has only to ask it.
+    if (messages.at(-1)?.name !== 'moveTo') return guest.handle(messages);
+    return [...guest.handle(messages.slice(0, -1)), { name: 'moved', error: '' }];
+  }, guest.facts);
+  return { link, hello: await hostHello(link) };
 }
 
 /** One of the shared recordings. */

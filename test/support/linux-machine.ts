@@ -45,7 +45,7 @@ export class LinuxMachine implements AsyncDisposable {
   #processes: ChildProcess[];
 
   static async start(options: LinuxMachineOptions = {}): Promise<LinuxMachine> {
-    const { child, link, hello } = await startProcess(options, false);
+    const { child, link, hello } = await startProcess(options);
     return new LinuxMachine(options, child, link, hello);
   }
 
@@ -125,13 +125,6 @@ export class LinuxMachine implements AsyncDisposable {
     });
   }
 
-  /** Another process for the guest to migrate to. */
-  async addDestination(): Promise<void> {
-    const { child, link, hello } = await startProcess(this.#options, true);
-    this.#processes.push(child);
-    this.hypervisor.setDestination(link, hello);
-  }
-
   migrate(params: MigrateParams): Promise<MigrationReport> {
     return this.hypervisor.migrate(params);
   }
@@ -147,10 +140,9 @@ export class LinuxMachine implements AsyncDisposable {
   }
 }
 
-async function startProcess(
-  { kernelArguments = NO_INIT }: LinuxMachineOptions,
-  incoming: boolean,
-): Promise<{ child: ChildProcess; link: GuestLink; hello: Hello }> {
+async function startProcess({
+  kernelArguments = NO_INIT,
+}: LinuxMachineOptions): Promise<{ child: ChildProcess; link: GuestLink; hello: Hello }> {
   const folder = mkdtempSync(`${tmpdir()}/ballast-`);
   try {
     const listener = await listen({ kind: 'unix', path: `${folder}/guest.sock` });
@@ -162,7 +154,6 @@ async function startProcess(
       ramPages: RAM_PAGES,
       kernelArguments,
       keepBooted: true,
-      incoming,
     };
     child.send({ connect: listener.address, config } as never);
     const died = new Promise<never>((_, reject) => {

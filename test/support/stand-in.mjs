@@ -20,6 +20,10 @@ const commands = {
       throw { code: 'ADDRESS_IN_USE', message: 'tcp:x:1: expected a free address' };
     return listen;
   },
+  incoming: () => ({
+    stream: { kind: 'tcp', host: '127.0.0.1', port: 1 },
+    guest: { kind: 'tcp', host: '127.0.0.1', port: 2 },
+  }),
   accept: () => ({ ramPages: 16384, vcpus: 1 }),
   runUntil: ({ at_ns }) => {
     nowNs = at_ns;

@@ -56,6 +56,8 @@ const indexOfStatus = (trace: readonly Message[], status: number) =>
 class EndlessStrategy implements HintingStrategy {
   readonly name = 'alloc';
   readonly heldPages = 0;
+  readonly holds = false;
+  readonly refills = false;
 
   *run(round: HintRound): Kthread {
     while ((yield* round.hint(8, 1, round.kernel.now)) !== HintOutcome.ENDED) {

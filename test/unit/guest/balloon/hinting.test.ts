@@ -15,6 +15,8 @@ const SECOND = 1_000 * MS;
 class BatchStrategy implements HintingStrategy {
   readonly name = 'iterate';
   heldPages = 0;
+  readonly holds = false;
+  readonly refills = false;
   releases = 0;
   readonly queued: number[] = [];
   readonly #count: number;
@@ -40,6 +42,8 @@ class BatchStrategy implements HintingStrategy {
 class EndlessStrategy implements HintingStrategy {
   readonly name = 'alloc';
   readonly heldPages = 0;
+  readonly holds = false;
+  readonly refills = false;
   readonly outcomes = [0, 0, 0];
   readonly #pauseNs: number;
 

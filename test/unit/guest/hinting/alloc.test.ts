@@ -81,7 +81,7 @@ describe('hinting by allocation', () => {
     strategy.writeHeldSet(heldSet);
     for (let pfn = 0; pfn < RAM_PAGES; pfn++) {
       const isHeld = hinted.some((first) => pfn >= first && pfn < first + BLOCK_PAGES);
-      if (strategy.holds(pfn) !== isHeld || heldSet.get(pfn) !== isHeld) expect.fail(`${pfn}`);
+      if (strategy.isHeld(pfn) !== isHeld || heldSet.get(pfn) !== isHeld) expect.fail(`${pfn}`);
     }
   });
 
@@ -183,7 +183,7 @@ describe('hinting by allocation with HINT_WAIT_ON_ACK', () => {
       const [{ pfn } = { pfn: -1 }] = round.hinted;
       const heldSet = new Bitmap(RAM_PAGES);
       strategy.writeHeldSet(heldSet);
-      expect([strategy.holds(pfn), heldSet.count()]).toEqual([true, BLOCK_PAGES]);
+      expect([strategy.isHeld(pfn), heldSet.count()]).toEqual([true, BLOCK_PAGES]);
       expect(heldSet.countRange(pfn, BLOCK_PAGES)).toBe(BLOCK_PAGES);
       strategy.release();
     };

@@ -5,6 +5,7 @@
 import { describe, expect, test } from 'vitest';
 import { DirtyLog } from '../../../../guest/machine/dirty-log.ts';
 import { Precopy } from '../../../../host/migration/precopy.ts';
+import type { MigrationStream } from '../../../../host/migration/stream.ts';
 import type {
   MigrationMachine,
   MigrationReply,
@@ -48,6 +49,7 @@ class PlayedMachine implements MigrationMachine {
   #publishedId = 0;
   #queue: { pfn: number; cmdId: number }[] = [];
   #lastTag = 0;
+  readonly #destinationTags = new Uint32Array(RAM_PAGES);
 
   constructor(seed: number, params: Partial<MigrateParams>, plants = NO_PLANTS, canHint = true) {
     const ram = new Bitmap(RAM_PAGES);
@@ -58,7 +60,13 @@ class PlayedMachine implements MigrationMachine {
     this.#canHint = canHint;
     for (let pfn = 0; pfn < RAM_PAGES / 2; pfn++) this.write(pfn);
     this.used.setRange(0, RAM_PAGES / 2);
-    this.precopy = new Precopy(this, { ...PARAMS, ...params }, NO_WATCHER, {
+    const stream: MigrationStream = {
+      page: (pfn, tag) => {
+        this.#destinationTags[pfn] = tag;
+      },
+      mark: () => {},
+    };
+    this.precopy = new Precopy(this, { ...PARAMS, ...params }, stream, NO_WATCHER, {
       plants,
       clearBitmapShift: 6,
     });
@@ -105,7 +113,7 @@ class PlayedMachine implements MigrationMachine {
   }
 
   lostPages(): number[] {
-    const { tags } = this.precopy.destination;
+    const tags = this.#destinationTags;
     return Array.from(tags.keys()).filter((pfn) => {
       return this.used.get(pfn) && tags[pfn] !== this.tags[pfn];
     });

@@ -1,0 +1,47 @@
+/**
+ * What the guest finds by itself: pages that hold something else than whoever relies on them expects.
+ * Poison is checked when a page is handed out, as Linux does (page_poison); with init_on_free the
+ * page is handed out as zeroed; programs compare what they read with what they wrote.
+ */
+import { Bitmap, type Pfn } from '../../shared/index.ts';
+import type { PageAllocator } from '../mm/index.ts';
+import { POISON_TAG, type Ram, ZERO_TAG } from './ram.ts';
+
+export class ContentChecks {
+  /** Pages found, each time that somebody found one. */
+  corruptions = 0;
+  readonly #ram: Pick<Ram, 'tags'>;
+
+  constructor(ram: Pick<Ram, 'tags'>) {
+    this.#ram = ram;
+  }
+
+  /** These pages are handed out as holding `tag`. */
+  trusted(pfn: Pfn, pageCount: number, tag: number): void {
+    for (let i = pfn; i < pfn + pageCount; i++) if (this.#ram.tags[i] !== tag) this.corruptions++;
+  }
+
+  /** Somebody reads a page in which it has written `tag`. */
+  read(pfn: Pfn, tag: number): void {
+    if (this.#ram.tags[pfn] !== tag) this.corruptions++;
+  }
+}
+
+/** Empty when each free page holds what the next allocation takes it to hold. */
+export function auditFreedContent({ mm, ram }: { mm: PageAllocator; ram: Ram }): string[] {
+  if (mm.freedContent === null) return [];
+  const expected = mm.freedContent === 'poison' ? POISON_TAG : ZERO_TAG;
+  const free = new Bitmap(ram.pageCount);
+  mm.writeFreeSet(free);
+  let count = 0;
+  let first = -1;
+  for (let pfn = free.nextSet(0); pfn >= 0; pfn = free.nextSet(pfn + 1)) {
+    if (ram.tags[pfn] === expected) continue;
+    if (count++ === 0) first = pfn;
+  }
+  if (count === 0) return [];
+  const what = mm.freedContent === 'poison' ? 'the poison' : 'the zeroes';
+  return [
+    `${count} free pages do not hold ${what} that the next allocation relies on, the first is frame ${first}`,
+  ];
+}

@@ -1,0 +1,212 @@
+/**
+ * One migration, on the source: a state machine with QEMU's states around the migration thread. It
+ * runs to its end, or in steps of time between which it can be asked, limited and cancelled; who
+ * evaluates it watches from outside.
+ */
+import type { MigrateParams, MigrationFigures, MigrationStatus } from '../../protocol/index.ts';
+import { BallastError, type Nanoseconds } from '../../shared/index.ts';
+import { TAG_RECORD_BYTES } from '../memory/records.ts';
+import type { Vmm } from '../vmm.ts';
+import { Precopy, type PrecopyOptions } from './precopy.ts';
+import type { MigrationStream } from './stream.ts';
+import type {
+  MigrationReply,
+  MigrationRequest,
+  MigrationThread,
+  MigrationWatcher,
+} from './thread.ts';
+
+/** Who watches a migration and may ask the guest what it does. */
+export interface MigrationObserver extends MigrationWatcher {
+  /** A round began under this id, right after the sync. */
+  roundStarted(cmdId: number): Promise<void>;
+  /** All hints of one notification were applied. */
+  hintsApplied(): Promise<void>;
+  /** Everything was sent, the vCPUs are stopped, and the guest is still at the source. */
+  switchover(): Promise<void>;
+}
+
+/** Of a migration that nobody evaluates. */
+export const UNWATCHED: MigrationObserver = {
+  hinted: () => undefined,
+  progress: () => undefined,
+  roundStarted: async () => undefined,
+  hintsApplied: async () => undefined,
+  switchover: async () => undefined,
+};
+
+/** Where the stream goes, and at its end the guest. */
+export interface MigrationTarget extends MigrationStream {
+  /** Time is about to pass: what was sent is on its way. @throws BallastError: it goes nowhere. */
+  flush(): Promise<void>;
+  /**
+   * Everything was sent and the vCPUs are stopped. Once it has resolved, the guest is the
+   * destination's. @throws BallastError: it is still ours, and goes on here.
+   */
+  handOver(): Promise<void>;
+}
+
+export type MigrationOptions = Pick<PrecopyOptions, 'neverResendHinted'>;
+
+/** A slice of whole pages is worth reading only as far as it is sent. */
+const WHOLE_PAGES_PER_SLICE = 512;
+
+export class Migration {
+  readonly precopy: Precopy;
+  readonly #vmm: Vmm;
+  readonly #target: MigrationTarget;
+  readonly #observer: MigrationObserver;
+  readonly #thread: MigrationThread<MigrationFigures>;
+  #step: IteratorResult<MigrationRequest, MigrationFigures>;
+  #status: MigrationStatus = 'setup';
+  #figures: MigrationFigures | null = null;
+  /** Why it failed, one line. */
+  #error: BallastError | null = null;
+
+  constructor(
+    vmm: Vmm,
+    params: MigrateParams,
+    target: MigrationTarget,
+    observer: MigrationObserver,
+    options: MigrationOptions = {},
+  ) {
+    this.#vmm = vmm;
+    this.#target = target;
+    this.#observer = observer;
+    const isTag = vmm.records.recordSizeBytes === TAG_RECORD_BYTES;
+    const precopy = new Precopy(vmm, params, target, observer, {
+      ...options,
+      ...(isTag ? {} : { slicePagesMax: WHOLE_PAGES_PER_SLICE }),
+    });
+    this.precopy = precopy;
+    vmm.hintConsumer = {
+      onHint: (firstPfn, pageCount, origin) => precopy.applyHint(firstPfn, pageCount, origin),
+      afterHints: () => observer.hintsApplied(),
+    };
+    this.#become('setup');
+    this.#thread = precopy.run(() => this.#become('active'));
+    this.#step = this.#thread.next();
+  }
+
+  get status(): MigrationStatus {
+    return this.#status;
+  }
+
+  get isOver(): boolean {
+    return this.#figures !== null;
+  }
+
+  /** query-migrate's error-desc. */
+  get error(): BallastError | null {
+    return this.#error;
+  }
+
+  setLimits(limits: Parameters<Precopy['setLimits']>[0]): void {
+    this.precopy.setLimits(limits);
+  }
+
+  cancel(): void {
+    if (this.isOver) return;
+    this.#become('cancelling');
+    this.precopy.end('cancelled');
+  }
+
+  /**
+   * To its end; the vCPUs are stopped when it has completed.
+   * @throws BallastError when the channel to the guest breaks; a destination that does is no error.
+   */
+  async run(): Promise<MigrationFigures> {
+    await this.#runThread(Number.POSITIVE_INFINITY);
+    return this.#figures!;
+  }
+
+  /** The machine's time passes to `atNs`, with all that the migration does until then. */
+  async advanceTo(atNs: Nanoseconds): Promise<void> {
+    await this.#runThread(atNs);
+    await this.#vmm.advanceTo(atNs);
+  }
+
+  async #runThread(atNs: Nanoseconds): Promise<void> {
+    if (this.isOver) return;
+    while (!this.#step.done) {
+      const request = this.#step.value;
+      if (request.kind === 'advanceTo' && request.atNs > atNs) return;
+      this.#step = await this.#next(request);
+    }
+    this.#vmm.hintConsumer = null;
+    this.#figures = await this.#end(this.#step.value);
+  }
+
+  async #next(
+    request: MigrationRequest,
+  ): Promise<IteratorResult<MigrationRequest, MigrationFigures>> {
+    // Nobody else runs here, so there is nothing to let in between.
+    if (request.kind === 'preempt') return this.#thread.next();
+    let reply: MigrationReply;
+    try {
+      reply = await this.#answer(request);
+    } catch (error) {
+      return this.#thread.throw(error);
+    }
+    return this.#thread.next(reply);
+  }
+
+  /** What the machine answers to one request of the thread. */
+  async #answer(request: Exclude<MigrationRequest, { kind: 'preempt' }>): Promise<MigrationReply> {
+    const vmm = this.#vmm;
+    switch (request.kind) {
+      case 'advanceTo':
+        await this.#flush();
+        await vmm.advanceTo(request.atNs);
+        return undefined;
+      case 'dirtyLog':
+        return vmm.getDirtyLog(request.clear);
+      case 'records':
+        return vmm.readRecords(request.ranges);
+      case 'roundStarted':
+        await this.#observer.roundStarted(request.cmdId);
+        return undefined;
+    }
+  }
+
+  async #flush(): Promise<void> {
+    if (this.#error) return;
+    try {
+      await this.#target.flush();
+    } catch (error) {
+      this.#fail(error);
+      this.precopy.end('failed');
+    }
+  }
+
+  /** A peer that breaks the stream ends the migration, not the machine. */
+  #fail(error: unknown): void {
+    if (!(error instanceof BallastError)) throw error;
+    this.#error ??= error;
+  }
+
+  async #end(figures: MigrationFigures): Promise<MigrationFigures> {
+    if (figures.status !== 'completed') {
+      this.#become(figures.status);
+      return figures;
+    }
+    this.#become('device');
+    await this.#observer.switchover();
+    try {
+      if (this.#error) throw this.#error;
+      await this.#target.handOver();
+    } catch (error) {
+      this.#fail(error);
+      this.#vmm.running = this.precopy.stoppedRunning;
+      this.#become('failed');
+      return { ...figures, status: 'failed' };
+    }
+    this.#become('completed');
+    return figures;
+  }
+
+  #become(status: MigrationStatus): void {
+    this.#status = status;
+    this.#vmm.emit('MIGRATION', { status });
+  }
+}

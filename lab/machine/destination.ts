@@ -1,0 +1,77 @@
+import { dirname } from 'node:path';
+import type {
+  Address,
+  ArrivalReport,
+  HostConfig,
+  MigrationReport,
+} from '../../protocol/control.ts';
+import { removeFolder } from './cleanup.ts';
+import type { Control } from './control.ts';
+
+/** Host processes for a guest to migrate to, each for one migration. */
+
+/** What the destination of the n-th migration is told, from 1 on; where it listens is its own affair. */
+export type DestinationConfig = (index: number) => HostConfig;
+
+export class Destinations {
+  readonly #control: Control;
+  readonly #configOf: DestinationConfig;
+  #next: Promise<Address> | null = null;
+  #count = 0;
+  /** Of the hosts that the guest has left. */
+  peakRssBytes = 0;
+
+  constructor(control: Control, configOf: DestinationConfig) {
+    this.#control = control;
+    this.#configOf = configOf;
+  }
+
+  /** Starts the process for the next migration, in the background. */
+  prepare(): void {
+    this.#next ??= this.#start();
+    // Whoever migrates hears of it.
+    this.#next.catch(() => undefined);
+  }
+
+  /** Where the next migration's stream goes. @throws BallastError when the process cannot be had. */
+  async stream(): Promise<Address> {
+    this.prepare();
+    return this.#next!;
+  }
+
+  /** The guest has moved: the destination is the host now. Returns the whole report. */
+  async settle(report: MigrationReport): Promise<MigrationReport> {
+    const left = this.#control.adoptDestination();
+    this.#next = null;
+    const arrival: ArrivalReport = await this.#control.call('arrive', null);
+    const pfns = arrival.lost.map(({ pfn }) => pfn);
+    const known = await left.call('ledgerHistories', { pfns });
+    const { peak_rss_bytes: peakRssBytes } = await left.call('retire', null);
+    this.peakRssBytes = Math.max(this.peakRssBytes, peakRssBytes);
+    await left.child.stop();
+    return {
+      ...report,
+      memory: { ...report.memory, ...arrival.memory },
+      lost: arrival.lost.map(({ pfn, history }, i) => ({
+        pfn,
+        history: [...(known[i] ?? []), ...history],
+      })),
+    };
+  }
+
+  /** The guest has stayed. */
+  async drop(): Promise<void> {
+    const stream = await this.#next?.catch(() => null);
+    this.#next = null;
+    await this.#control.dropDestination();
+    // A process that was killed could not remove it.
+    if (stream?.kind === 'unix') removeFolder(dirname(stream.path));
+  }
+
+  async #start(): Promise<Address> {
+    const host = this.#control.startDestination();
+    const config = this.#configOf(++this.#count);
+    const { stream } = await host.call('incoming', { config, stream: null });
+    return stream;
+  }
+}
