@@ -12,7 +12,7 @@ import type {
   MigrationRequest,
   MigrationThread,
 } from '../host/migration/thread.ts';
-import type { Message, MigrateParams, MigrationFigures } from '../protocol/index.ts';
+import type { DirtyLogParams, Message, MigrationFigures } from '../protocol/index.ts';
 import { assert, DEFAULT_COSTS, type Nanoseconds, PAGE_SIZE_BYTES } from '../shared/index.ts';
 import { Actor, ActorState } from './actor.ts';
 import { describeEvent } from './ghost.ts';
@@ -35,7 +35,7 @@ export class MigrationActor extends Actor {
   /** Memory of the destination: what was never sent reads zero. */
   readonly #destinationTags: Uint32Array;
 
-  constructor(machine: ExploredMachine, clearLog: MigrateParams['clearLog']) {
+  constructor(machine: ExploredMachine, log: Pick<DirtyLogParams, 'dirtyLog' | 'hintRemedy'>) {
     super('migration', false);
     this.#machine = machine;
     this.#destinationTags = new Uint32Array(machine.scenario.machine.frames);
@@ -43,7 +43,12 @@ export class MigrationActor extends Actor {
     const bandwidthBytesPerS = Math.ceil(pages / WINDOWS) * PAGE_SIZE_BYTES * WINDOWS_PER_S;
     this.precopy = new Precopy(
       migrationMachine(machine),
-      { bandwidthBytesPerS, downtimeLimitMs: DOWNTIME_LIMIT_MS, clearLog },
+      {
+        bandwidthBytesPerS,
+        downtimeLimitMs: DOWNTIME_LIMIT_MS,
+        ...log,
+        clearBitmapShift: CLEAR_BITMAP_SHIFT,
+      },
       {
         page: (pfn, tag) => {
           this.#destinationTags[pfn] = tag;
@@ -51,7 +56,7 @@ export class MigrationActor extends Actor {
         mark: () => {},
       },
       { hinted: () => {}, progress: () => {} },
-      { plants: machine.plants, clearBitmapShift: CLEAR_BITMAP_SHIFT },
+      { plants: machine.plants },
     );
     this.#thread = this.precopy.run();
   }
@@ -79,8 +84,7 @@ export class MigrationActor extends Actor {
     const request = this.#request;
     const { ram } = this.#machine.system;
     if (request?.kind === 'dirtyLog') {
-      const log = ram.dirtyLog.bits.clone();
-      if (request.clear) ram.dirtyLog.bits.clearAll();
+      const log = ram.dirtyLog.take(request.clear);
       this.#machine.ghost.say(`dirty log${request.clear ? ' read and cleared' : ' read'}`);
       return log;
     }
@@ -162,8 +166,8 @@ function describeRequest(request: MigrationRequest): string {
       return 'before the dirty log is read';
     case 'records':
       return 'before the records are read';
-    case 'roundStarted':
-      return `hinting round ${request.cmdId} asked for`;
+    case 'passStarted':
+      return request.cmdId === null ? 'a pass begins' : `hinting round ${request.cmdId} asked for`;
   }
 }
 
@@ -183,8 +187,11 @@ function migrationMachine(machine: ExploredMachine): MigrationMachine {
       scheduler.machineRuns = running;
     },
     post: (message: Message) => {
-      if (message.name === 'dirtyLogEnable') system.ram.dirtyLog.enable(message.enabled);
-      else if (message.name === 'clearDirtyLog') {
+      if (message.name === 'dirtyLogEnable') {
+        const { enabled, initially_set, ring_entries } = message;
+        const mode = { initiallySet: initially_set, ringEntries: ring_entries };
+        system.ram.dirtyLog.enable(enabled, mode);
+      } else if (message.name === 'clearDirtyLog') {
         const cleared = system.ram.dirtyLog.clear(message.first_pfn, message.bits);
         assert(cleared, 'a piece of the log is cleared');
         ghost.say(`log of ${message.first_pfn}+${message.bits.length * 8} cleared`);

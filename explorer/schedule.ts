@@ -146,7 +146,7 @@ function actorOf(machine: ExploredMachine, thread: ExploreThread, number: number
     case 'hint':
       return machine.newMonitor(name, hintMonitor(machine, thread));
     case 'migrate':
-      return new MigrationActor(machine, thread.clearLog);
+      return new MigrationActor(machine, thread);
     case 'churn':
       return machine.newThread(name, churn(machine, thread));
     case 'shrink':

@@ -6,7 +6,13 @@ import { verifyArrival } from '../host/evaluation/arrival.ts';
 import { Evaluator } from '../host/evaluation/evaluator.ts';
 import { InPlace } from '../host/migration/in-place.ts';
 import { Migration } from '../host/migration/migration.ts';
-import { MESSAGES, type Message, type MigrateParams } from '../protocol/index.ts';
+import {
+  DIRTY_LOG_POLICIES,
+  HINT_REMEDIES,
+  MESSAGES,
+  type Message,
+  type MigrateParams,
+} from '../protocol/index.ts';
 import { MIB } from '../shared/index.ts';
 import { availOf, type Chain, fieldsOf, u32sOf } from './avail.ts';
 import { ANY, endOf, judge, type Kind, type Outcome, type Session, type Verdict } from './case.ts';
@@ -17,7 +23,6 @@ import { anyMessage, number, right } from './values.ts';
 
 const PAGE = 4096;
 const BITMAP_BYTES = RAM_PAGES / 8;
-const CLEAR_LOGS: readonly MigrateParams['clearLog'][] = ['at-sync', 'lazy', 'lazy-at-start'];
 const ENDED: readonly Outcome[] = ['ended'];
 
 /** A wrong answer to one kind of question; the rest is answered honestly. */
@@ -125,7 +130,9 @@ class MigrationSession implements Session {
     const params: MigrateParams = {
       bandwidthBytesPerS: draw.pick([200, 50, 4000]) * MIB,
       downtimeLimitMs: draw.pick([300, 1, 0]),
-      clearLog: draw.pick(CLEAR_LOGS),
+      dirtyLog: draw.pick(DIRTY_LOG_POLICIES),
+      hintRemedy: draw.pick(HINT_REMEDIES),
+      clearBitmapShift: draw.pick([6, 18, 31]),
     };
     let outcome: Outcome;
     try {

@@ -1,6 +1,7 @@
 import type { Costs } from '../shared/index.ts';
 import type { GuestStatsReport } from './balloon-stats.ts';
 import type { DeviceConfig } from './device-config.ts';
+import type { DirtyLogParams } from './dirty-log.ts';
 import type { DriverConfig } from './driver-config.ts';
 
 /**
@@ -108,15 +109,9 @@ export interface HostConfig {
   };
 }
 
-export interface MigrateParams {
+export interface MigrateParams extends DirtyLogParams {
   readonly bandwidthBytesPerS: number;
   readonly downtimeLimitMs: number;
-  /**
-   * When the dirty log is cleared: at the sync; or (clear_bmap) per chunk before its first send or
-   * hint, QEMU's `lazy`; or per chunk before its first send, and all that is left of it before a
-   * round of hinting is asked for, `lazy-at-start`.
-   */
-  readonly clearLog: 'at-sync' | 'lazy' | 'lazy-at-start';
 }
 
 /** Of query-migrate: the states of a migration (qemu MigrationStatus). */
@@ -165,6 +160,7 @@ export interface ArrivalReport {
     MigrationReport['memory'],
     'lost_pages' | 'broken_free_pages' | 'undefined_pages'
   >;
+  readonly limit_bytes: number | null;
   /** What the guest and the destination know of the pages that are lost or broken. */
   readonly lost: readonly LostPage[];
 }
@@ -176,6 +172,12 @@ export interface MigrationReport {
     readonly rounds: number;
     readonly blocks: number;
     readonly pages: number;
+    /** Distinct pages. */
+    readonly unique_pages: number;
+    /** Of `pages`: sent already when their hint came. */
+    readonly already_sent_pages: number;
+    /** Distinct pages hinted and never sent ÷ distinct pages hinted. */
+    readonly useful_precision: number | null;
     readonly late_pages: number;
     readonly stale_pages: number;
     readonly precision_at_record: number | null;
@@ -193,6 +195,8 @@ export interface MigrationReport {
     readonly undefined_pages: number;
   };
   readonly lost: readonly LostPage[];
+  /** What a clairvoyant would have sent of this guest; null: it has not arrived anywhere. */
+  readonly limit_bytes: number | null;
   readonly lock: {
     readonly max_hold_ns: number;
     readonly mean_hold_ns: number;

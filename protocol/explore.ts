@@ -1,5 +1,6 @@
 import type { PlantName } from '../shared/index.ts';
-import type { MigrateParams, MovableGenerationName, StrategyName } from './control.ts';
+import type { MovableGenerationName, StrategyName } from './control.ts';
+import type { DirtyLogParams } from './dirty-log.ts';
 
 /**
  * What the laboratory and a worker of the schedule explorer say to each other: plain data over
@@ -68,7 +69,7 @@ export type ExploreThread =
   | { readonly kind: 'hint'; readonly times: number }
   /** Reclaim takes held blocks back from the hinting strategy. */
   | { readonly kind: 'shrink'; readonly pages: number; readonly times: number }
-  | { readonly kind: 'migrate'; readonly clearLog: MigrateParams['clearLog'] };
+  | ({ readonly kind: 'migrate' } & Pick<DirtyLogParams, 'dirtyLog' | 'hintRemedy'>);
 
 /** Probabilities are one in so many; 0: never. */
 export interface ExploreFaults {

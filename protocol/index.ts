@@ -3,6 +3,7 @@ export * from './balloon-stats.ts';
 export * from './bulk.ts';
 export * from './control.ts';
 export * from './device-config.ts';
+export * from './dirty-log.ts';
 export * from './driver-config.ts';
 export * from './explore.ts';
 export * from './host-events.ts';

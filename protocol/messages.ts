@@ -282,8 +282,14 @@ export const MESSAGES = {
     id: 44,
     group: 'memory',
     from: 'host',
-    fields: { enabled: 'bool' },
-    doc: 'Posted. Starts with all bits clear.',
+    fields: {
+      enabled: 'bool',
+      /** KVM_DIRTY_LOG_INITIALLY_SET: all ones, and nothing is write-protected before it is cleared. */
+      initially_set: 'bool',
+      /** Size of the dirty ring; 0: a bitmap. */
+      ring_entries: 'u32',
+    },
+    doc: 'Posted. Logging starts, with all bits clear or all set, or ends.',
   },
   getDirtyLog: {
     id: 45,

@@ -45,7 +45,9 @@ export function refusesToHint({
   strategy,
   memory,
   hintTrustedFreePages,
-}: Pick<BalloonDriverOptions, 'strategy' | 'memory' | 'hintTrustedFreePages'>): boolean {
+}: Pick<BalloonDriverOptions, 'strategy' | 'hintTrustedFreePages'> & {
+  readonly memory: Pick<BalloonDriverOptions['memory'], 'freedContent'>;
+}): boolean {
   const trusts = (memory.freedContent ?? null) !== null;
   return strategy !== null && trusts && !strategy.refills && hintTrustedFreePages !== true;
 }

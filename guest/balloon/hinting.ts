@@ -35,6 +35,8 @@ export interface HintRound {
   readonly waitsOnAck: boolean;
   /** Sleep until the device has used every block queued so far, whatever becomes of the round. */
   used(): Kthread;
+  /** Blocks 0 … count−1 were found now; `hintMany` of the same follows. For evaluation. */
+  recorded(pfns: Uint32Array, orders: Uint8Array, count: number): void;
   /** Queue one block and kick. Never waits for space. */
   hint(pfn: Pfn, pageCount: number, recordedAtNs: Nanoseconds): Kthread<HintOutcome>;
   /**
@@ -75,6 +77,8 @@ export interface HintingStrategy {
 
 /** Per block, for evaluation: cheap, and without influence on the driver. */
 export interface HintObserver {
+  /** Blocks were found now; their hints follow, in this order. */
+  onRecord?(pfns: Uint32Array, orders: Uint8Array, count: number): void;
   onHint(
     pfn: Pfn,
     pageCount: number,
@@ -234,6 +238,10 @@ export class FreePageHinting implements HintRound {
     yield* transport.notify(this.#queue);
     yield { kind: 'cpu', ns: kernel.costs.queueElementNs };
     return HintOutcome.QUEUED;
+  }
+
+  recorded(pfns: Uint32Array, orders: Uint8Array, count: number): void {
+    for (const observer of this.#options.observers) observer.onRecord?.(pfns, orders, count);
   }
 
   *hintMany(

@@ -1,6 +1,6 @@
 /**
  * The guest's part of the hint ledger: when each hinted range was recorded and queued, and whether
- * its pages were free then. For evaluation; the driver never reads it.
+ * its pages were free when it was recorded. For evaluation; the driver never reads it.
  */
 import type { Nanoseconds, Pfn } from '../../shared/index.ts';
 import type { HintObserver } from '../balloon/hinting.ts';
@@ -18,6 +18,9 @@ export class HintRecord implements HintObserver {
   readonly #recordedAtNs: Float64Array;
   readonly #queuedAtNs: Float64Array;
   #total = 0;
+  /** Of blocks recorded together, as many of each as nobody used then. */
+  #batch = new Uint32Array(0);
+  #batchAt = 0;
 
   /** `isUnused`: free, or held by the strategy itself. */
   constructor(isUnused: (pfn: Pfn) => boolean, keptRanges: number = KEPT_RANGES) {
@@ -28,6 +31,14 @@ export class HintRecord implements HintObserver {
     this.#cmdId = new Uint32Array(keptRanges);
     this.#recordedAtNs = new Float64Array(keptRanges);
     this.#queuedAtNs = new Float64Array(keptRanges);
+  }
+
+  /** Blocks were recorded now; their hints follow, in this order. */
+  onRecord(pfns: Uint32Array, orders: Uint8Array, count: number): void {
+    this.#batch = Uint32Array.from({ length: count }, (_, i) =>
+      this.#countUnused(pfns[i]!, 1 << orders[i]!),
+    );
+    this.#batchAt = 0;
   }
 
   onHint(
@@ -44,9 +55,16 @@ export class HintRecord implements HintObserver {
     this.#recordedAtNs[slot] = recordedAtNs;
     this.#queuedAtNs[slot] = queuedAtNs;
     this.counters.hint_recorded_pages += pageCount;
-    for (let i = pfn; i < pfn + pageCount; i++) {
-      if (this.#isUnused(i)) this.counters.hint_recorded_free_pages++;
-    }
+    const isRecorded = this.#batchAt < this.#batch.length;
+    this.counters.hint_recorded_free_pages += isRecorded
+      ? this.#batch[this.#batchAt++]!
+      : this.#countUnused(pfn, pageCount);
+  }
+
+  #countUnused(pfn: Pfn, pageCount: number): number {
+    let unused = 0;
+    for (let i = pfn; i < pfn + pageCount; i++) if (this.#isUnused(i)) unused++;
+    return unused;
   }
 
   onUsed(): void {}

@@ -50,6 +50,7 @@ export class IterateStrategy implements HintingStrategy {
       for (;;) {
         const step = this.iterator.step(this.#options.budgetNodes, this.#found);
         const recordedAtNs = this.#kernel.now;
+        round.recorded(pfns, orders, step.count);
         yield { kind: 'cpu', ns: step.holdNs };
         const queued = yield* round.hintMany(pfns, orders, step.count, recordedAtNs);
         if (step.done || queued < step.count || !(yield* round.active())) return;

@@ -1,5 +1,5 @@
 /**
- * Perfect knowledge, the limit for every design: at the start of a round it hints each free page at
+ * Perfect knowledge of free pages, as a reference: at the start of a round it hints each free page at
  * once, and for as long as the round lasts each page that has become free since. It takes no lock,
  * no CPU time and no memory, so no real driver can be it.
  */
@@ -37,6 +37,7 @@ export class OracleStrategy implements HintingStrategy {
       for (let i = 0; i < free.words.length; i++) hinted.words[i]! &= free.words[i]!;
       for (let from = 0; from >= 0; ) {
         const { count, next } = this.#collect(free, hinted, from);
+        round.recorded(this.#pfns, this.#orders, count);
         const queued = yield* round.hintMany(this.#pfns, this.#orders, count, this.#kernel.now);
         if (queued < count) return;
         from = next;

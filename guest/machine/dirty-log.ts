@@ -1,21 +1,49 @@
 import { Bitmap } from '../../shared/index.ts';
 
+export interface DirtyLogMode {
+  /** Logging starts with every bit set: a write to a page whose bit is set leaves no other trace. */
+  readonly initiallySet: boolean;
+  /** Entries of the dirty ring; 0: a bitmap alone. */
+  readonly ringEntries: number;
+}
+
 /**
  * The dirty log of guest memory (KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG): one bit per page, set by
- * every write while logging is on. It belongs to the machine: the guest kernel cannot see it.
+ * every write while logging is on. It belongs to the machine: the guest kernel cannot see it. With a
+ * dirty ring, writes go through the ring; whoever runs the vCPU reaps it into the bitmap when it is
+ * full, which stops the vCPU each time.
  */
 export class DirtyLog {
   readonly bits: Bitmap;
+  /** Times that a vCPU stopped because the ring was full. */
+  ringFullCount = 0;
   #enabled = false;
+  #ringEntries = 0;
+  /** Pages in the ring: one is pushed once until the ring is reaped. */
+  readonly #pushed: Bitmap;
+  #used = 0;
 
   constructor(pageCount: number) {
     this.bits = new Bitmap(pageCount);
+    this.#pushed = new Bitmap(pageCount);
   }
 
-  /** Logging starts with every bit clear. */
-  enable(enabled: boolean): void {
-    if (enabled && !this.#enabled) this.bits.clearAll();
+  enable(enabled: boolean, mode: DirtyLogMode = { initiallySet: false, ringEntries: 0 }): void {
+    if (enabled && !this.#enabled) {
+      if (mode.initiallySet) this.bits.setAll();
+      else this.bits.clearAll();
+      this.#ringEntries = mode.ringEntries;
+      this.#reap();
+    }
     this.#enabled = enabled;
+  }
+
+  /** The log as it is now, and clear from here on if asked to. */
+  take(clear: boolean): Bitmap {
+    this.#reap();
+    const log = this.bits.clone();
+    if (clear) this.bits.clearAll();
+    return log;
   }
 
   /** Clears what is set in `bits`, a piece of the log from `firstPfn` on; false if it is none. */
@@ -28,10 +56,29 @@ export class DirtyLog {
   }
 
   mark(pfn: number): void {
-    if (this.#enabled) this.bits.set(pfn);
+    if (!this.#enabled) return;
+    this.bits.set(pfn);
+    if (this.#ringEntries > 0) this.#push(pfn);
   }
 
   markRange(pfn: number, pageCount: number): void {
-    if (this.#enabled) this.bits.setRange(pfn, pageCount);
+    if (!this.#enabled) return;
+    this.bits.setRange(pfn, pageCount);
+    if (this.#ringEntries === 0) return;
+    for (let i = pfn; i < pfn + pageCount; i++) this.#push(i);
+  }
+
+  #push(pfn: number): void {
+    if (this.#pushed.get(pfn)) return;
+    this.#pushed.set(pfn);
+    if (++this.#used < this.#ringEntries) return;
+    this.ringFullCount++;
+    this.#reap();
+  }
+
+  #reap(): void {
+    if (this.#used === 0) return;
+    this.#pushed.clearAll();
+    this.#used = 0;
   }
 }

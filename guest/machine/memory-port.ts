@@ -26,13 +26,13 @@ export class MemoryPort {
         forEachRange(rangesOf(message.ranges, ram.pageCount), (pfn, n) => ram.discard(pfn, n));
         return null;
       case 'dirtyLogEnable':
-        ram.dirtyLog.enable(message.enabled);
+        ram.dirtyLog.enable(message.enabled, {
+          initiallySet: message.initially_set,
+          ringEntries: message.ring_entries,
+        });
         return null;
-      case 'getDirtyLog': {
-        const bits = ram.dirtyLog.bits.bytes.slice();
-        if (message.clear) ram.dirtyLog.bits.clearAll();
-        return { name: 'dirtyLog', bits };
-      }
+      case 'getDirtyLog':
+        return { name: 'dirtyLog', bits: ram.dirtyLog.take(message.clear).bytes };
       case 'clearDirtyLog':
         if (!ram.dirtyLog.clear(message.first_pfn, message.bits)) {
           throw new BallastError('MESSAGE_INVALID', 'clearDirtyLog: expected a piece of the log');

@@ -6,6 +6,7 @@
 import type { GuestConfig, Message } from '../../protocol/index.ts';
 import type { EventLog, Nanoseconds, Plants } from '../../shared/index.ts';
 import type { BalloonDriver } from '../balloon/driver.ts';
+import { refusesToHint } from '../balloon/features.ts';
 import type { HintingStrategy } from '../balloon/hinting.ts';
 import { Compaction, Kcompactd } from '../compaction/index.ts';
 import { Folios, type MemoryUsers, PageReporting } from '../folio/index.ts';
@@ -86,6 +87,8 @@ export class System<T extends CountingTransport = CountingTransport> {
   /** Who relies on what a page holds. */
   readonly reliance: PageReliance;
   readonly driver: BalloonDriver;
+  /** The guest relies on what its free pages hold, and its strategy would spoil them. */
+  readonly #refusesToHint: boolean;
   #zspool: Zspool | null = null;
   #mappedDriver: MappedDriver | null = null;
   #pageTables: PageTables | null = null;
@@ -139,6 +142,11 @@ export class System<T extends CountingTransport = CountingTransport> {
     });
     ram.isInUse = (pfn) => this.reliance.of(pfn) === Reliance.CONTENTS;
     this.driver = createDriver(this, config);
+    this.#refusesToHint = refusesToHint({
+      strategy: this.strategy,
+      memory: this.mm,
+      hintTrustedFreePages: config.driver?.hintTrustedFreePages === true,
+    });
   }
 
   /** Users of movable pages that a machine has only if somebody uses them. */
@@ -192,6 +200,8 @@ export class System<T extends CountingTransport = CountingTransport> {
       ...Object.assign({}, ...this.#movableUsers().map(({ counters }) => counters)),
       hwpoison_pages: this.folios.poisonedPages,
       corruptions: this.contents.corruptions,
+      dirty_ring_full: this.ram.dirtyLog.ringFullCount,
+      hinting_declined_trusted_free: Number(this.#refusesToHint),
     };
   }
 }

@@ -8,6 +8,7 @@ import { BallastError, type Bitmap, type Pfn } from '../../shared/index.ts';
 import { ramBitmap } from '../memory/ram-bitmap.ts';
 import { TAG_RECORD_BYTES } from '../memory/records.ts';
 import type { DestinationMemory } from '../migration/destination-memory.ts';
+import { clairvoyantBytes } from '../migration/precopy.ts';
 import type { Vmm } from '../vmm.ts';
 
 /** Pages whose history is told: more than anybody reads; all are counted. */
@@ -23,9 +24,10 @@ export async function verifyArrival(vmm: Vmm, memory: DestinationMemory): Promis
   // Nobody relies on what is in a hole.
   contents.and(ram);
   const freed = reliance.freed.length > 0 ? ramBitmap(reliance.freed, ramPages) : null;
-  const lost = await differing(vmm, memory, contents);
+  const { found: lost, contentPages } = await differing(vmm, memory, contents);
   const broken = freed ? await brokenPages(vmm, memory, freed, reliance.freed_tag) : [];
   const all = merged(lost, await erasedPages(vmm));
+  const freedContentPages = freed && reliance.freed_tag !== 0 ? freed.count() : 0;
   const isBroken = new Set(broken);
   const told = [...all, ...broken].slice(0, LOST_TOLD_MAX);
   return {
@@ -34,6 +36,7 @@ export async function verifyArrival(vmm: Vmm, memory: DestinationMemory): Promis
       broken_free_pages: broken.length,
       undefined_pages: reliance.undefined_pages,
     },
+    limit_bytes: clairvoyantBytes(contentPages + freedContentPages),
     lost: await histories(vmm, told, (pfn) => {
       const received = memory.backed.get(pfn) ? '' : ', no content was received for it';
       const expected = isBroken.has(pfn)
@@ -49,24 +52,32 @@ export async function verifyStay(vmm: Vmm): Promise<ArrivalReport> {
   const lost = await erasedPages(vmm);
   return {
     memory: { lost_pages: lost.length, broken_free_pages: 0, undefined_pages: 0 },
+    limit_bytes: null,
     lost: await histories(vmm, lost.slice(0, LOST_TOLD_MAX), () => []),
   };
 }
 
-/** The pages of `set` whose content at the destination is another than the guest's, ascending. */
-async function differing(vmm: Vmm, memory: DestinationMemory, set: Bitmap): Promise<Pfn[]> {
+/** Of `set`: pages whose content at the destination is another than the guest's, ascending; those with any. */
+async function differing(
+  vmm: Vmm,
+  memory: DestinationMemory,
+  set: Bitmap,
+): Promise<{ readonly found: Pfn[]; readonly contentPages: number }> {
   const found: Pfn[] = [];
+  let contentPages = 0;
   for (const ranges of chunksOf(set, vmm.records.recordSizeBytes)) {
     const source = await vmm.readRecords(ranges);
     let at = 0;
     for (let i = 0; i < ranges.length; i += 2) {
       for (let pfn = ranges[i]!; pfn < ranges[i]! + ranges[i + 1]!; pfn++) {
-        const tag = source[at++];
-        if (set.get(pfn) && tag !== memory.tagOf(pfn)) found.push(pfn);
+        const tag = source[at++]!;
+        if (!set.get(pfn)) continue;
+        if (tag !== 0) contentPages++;
+        if (tag !== memory.tagOf(pfn)) found.push(pfn);
       }
     }
   }
-  return found;
+  return { found, contentPages };
 }
 
 /** Of whole pages the record is not known beforehand: it is what the guest's own page holds. */
@@ -76,7 +87,9 @@ async function brokenPages(
   freed: Bitmap,
   expectedTag: number,
 ): Promise<Pfn[]> {
-  if (memory.recordSizeBytes !== TAG_RECORD_BYTES) return differing(vmm, memory, freed);
+  if (memory.recordSizeBytes !== TAG_RECORD_BYTES) {
+    return (await differing(vmm, memory, freed)).found;
+  }
   const broken: Pfn[] = [];
   for (let pfn = freed.nextSet(0); pfn >= 0; pfn = freed.nextSet(pfn + 1)) {
     if (memory.tagOf(pfn) !== expectedTag) broken.push(pfn);

@@ -9,6 +9,7 @@ import { BallastError, Bitmap, type Pfn } from '../../shared/index.ts';
 import type { MigrationObserver } from '../migration/migration.ts';
 import type { Precopy } from '../migration/precopy.ts';
 import type { Vmm } from '../vmm.ts';
+import { Waste } from './waste.ts';
 
 interface Round {
   readonly freeAtStart: Bitmap;
@@ -24,8 +25,7 @@ interface End {
 export class Evaluator implements MigrationObserver {
   readonly #vmm: Vmm;
   readonly #onProgress: (sentPages: number, remainingPages: number) => void;
-  /** Sent with content at least once. */
-  readonly #sentWithContent: Bitmap;
+  readonly #waste: Waste;
   /** The first round decides a migration; later ones may end before the guest has read their id. */
   #firstRound: Round | null = null;
   #round: Round | null = null;
@@ -41,7 +41,7 @@ export class Evaluator implements MigrationObserver {
   constructor(vmm: Vmm, onProgress: (sentPages: number, remainingPages: number) => void) {
     this.#vmm = vmm;
     this.#onProgress = onProgress;
-    this.#sentWithContent = new Bitmap(vmm.options.ramPages);
+    this.#waste = new Waste(vmm.options.ramPages);
   }
 
   /** Before the migration: counters are reported as what it added. */
@@ -50,12 +50,12 @@ export class Evaluator implements MigrationObserver {
     this.#startLatePages = this.#vmm.device.metrics.hint_pages_late;
   }
 
-  async roundStarted(): Promise<void> {
+  async passStarted(cmdId: number | null): Promise<void> {
+    const free = await this.#vmm.getFreeSet();
+    this.#waste.passStarted(free);
+    if (cmdId === null) return;
     this.#roundCount++;
-    this.#round = {
-      freeAtStart: await this.#vmm.getFreeSet(),
-      hinted: new Bitmap(this.#vmm.options.ramPages),
-    };
+    this.#round = { freeAtStart: free, hinted: new Bitmap(this.#vmm.options.ramPages) };
     this.#firstRound ??= this.#round;
   }
 
@@ -84,7 +84,7 @@ export class Evaluator implements MigrationObserver {
   }
 
   sent(pfn: Pfn, tag: number): void {
-    if (tag !== 0) this.#sentWithContent.set(pfn);
+    if (tag !== 0) this.#waste.sentWithContent(pfn);
   }
 
   progress(sentPages: number, remainingPages: number): void {
@@ -105,6 +105,7 @@ export class Evaluator implements MigrationObserver {
   /** Of a migration that is over; without what only the destination can find. */
   async report(precopy: Precopy, figures: MigrationFigures): Promise<MigrationReport> {
     const vmm = this.#vmm;
+    const { ledger } = precopy;
     const { free, counters } = this.#end ?? (await this.#lookAtGuest());
     const total = (name: string): number => counters[name] ?? 0;
     const added = (name: string): number => total(name) - (this.#startCounters[name] ?? 0);
@@ -114,8 +115,11 @@ export class Evaluator implements MigrationObserver {
       migration: figures,
       hints: {
         rounds: this.#roundCount,
-        blocks: precopy.ledger.blocks,
-        pages: precopy.ledger.pages,
+        blocks: ledger.blocks,
+        pages: ledger.pages,
+        unique_pages: ledger.hinted.count(),
+        already_sent_pages: ledger.alreadySentPages,
+        useful_precision: ratio(ledger.usefulPages, ledger.hinted.count()),
         late_pages: vmm.device.metrics.hint_pages_late - this.#startLatePages,
         stale_pages: this.#usedPages - this.#freeAtUsePages,
         precision_at_record: ratio(added('hint_recorded_free_pages'), recorded),
@@ -125,12 +129,13 @@ export class Evaluator implements MigrationObserver {
       memory: {
         pages: vmm.ramPageCount,
         free_pages_at_end: free.count(),
-        wasted_pages: this.#sentWithContent.countAnd(free),
+        wasted_pages: this.#waste.pagesUntil(free),
         lost_pages: 0,
         broken_free_pages: 0,
         undefined_pages: 0,
       },
       lost: [],
+      limit_bytes: null,
       lock: {
         max_hold_ns: total('lock_hold_ns_max'),
         mean_hold_ns: holds > 0 ? Math.round(added('lock_hold_ns_total') / holds) : 0,

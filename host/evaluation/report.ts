@@ -11,6 +11,7 @@ export function withArrival(
   return {
     ...report,
     memory: { ...report.memory, ...arrival.memory },
+    limit_bytes: arrival.limit_bytes,
     lost: arrival.lost.map(({ pfn, history }) => ({
       pfn,
       history: [...historyOf(pfn), ...history],

@@ -25,6 +25,12 @@ export class HintLedger {
   readonly skipped: Bitmap;
   /** Kept out of the stream by a hint at least once. */
   readonly everSkipped: Bitmap;
+  /** Hinted at least once, whatever the hint saved. */
+  readonly hinted: Bitmap;
+  /** Sent at least once, with content or as a zero page. */
+  readonly everSent: Bitmap;
+  /** Pages of hints that had been sent when the hint came, and not written since. */
+  alreadySentPages = 0;
   blocks = 0;
   pages = 0;
   resentPages = 0;
@@ -34,9 +40,19 @@ export class HintLedger {
   constructor(pageCount: number) {
     this.skipped = new Bitmap(pageCount);
     this.everSkipped = new Bitmap(pageCount);
+    this.hinted = new Bitmap(pageCount);
+    this.everSent = new Bitmap(pageCount);
   }
 
-  /** `skippedPages`: those that were still to be sent, what the hint really saved at that moment. */
+  /** Distinct pages that were hinted and never sent. */
+  get usefulPages(): number {
+    return this.hinted.countAndNot(this.everSent);
+  }
+
+  /**
+   * `skippedPages`: those that were still to be sent, what the hint really saved at that moment. The
+   * others had been sent, or an earlier hint has kept them out.
+   */
   add(
     pfn: Pfn,
     pageCount: number,
@@ -46,6 +62,8 @@ export class HintLedger {
   ): void {
     this.blocks++;
     this.pages += pageCount;
+    this.alreadySentPages += pageCount - this.skipped.countRange(pfn, pageCount);
+    this.hinted.setRange(pfn, pageCount);
     if (this.#entryCount === KEPT_ENTRIES) return;
     const i = this.#entryCount & (CHUNK_ENTRIES - 1);
     if (i === 0) this.#chunks.push(new Chunk());
@@ -67,6 +85,7 @@ export class HintLedger {
 
   /** The page goes out after all. */
   sent(pfn: Pfn): void {
+    this.everSent.set(pfn);
     if (!this.skipped.get(pfn)) return;
     this.skipped.clear(pfn);
     this.resentPages++;

@@ -18,8 +18,8 @@ import type {
 
 /** Who watches a migration and may ask the guest what it does. */
 export interface MigrationObserver extends MigrationWatcher {
-  /** A round began under this id, right after the sync. */
-  roundStarted(cmdId: number): Promise<void>;
+  /** A pass began, right after its sync; with a round of hinting under this id, or without (null). */
+  passStarted(cmdId: number | null): Promise<void>;
   /** All hints of one notification were applied. */
   hintsApplied(): Promise<void>;
   /** Everything was sent, the vCPUs are stopped, and the guest is still at the source. */
@@ -30,7 +30,7 @@ export interface MigrationObserver extends MigrationWatcher {
 export const UNWATCHED: MigrationObserver = {
   hinted: () => undefined,
   progress: () => undefined,
-  roundStarted: async () => undefined,
+  passStarted: async () => undefined,
   hintsApplied: async () => undefined,
   switchover: async () => undefined,
 };
@@ -163,8 +163,8 @@ export class Migration {
         return vmm.getDirtyLog(request.clear);
       case 'records':
         return vmm.readRecords(request.ranges);
-      case 'roundStarted':
-        await this.#observer.roundStarted(request.cmdId);
+      case 'passStarted':
+        await this.#observer.passStarted(request.cmdId);
         return undefined;
     }
   }

@@ -16,6 +16,7 @@ import {
 import type { HintOrigin } from '../balloon/hinting.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
 import { HintLedger } from './hint-ledger.ts';
+import { createMigrationLog, type MigrationLog } from './migration-log.ts';
 import type { MigrationStream } from './stream.ts';
 import {
   advanceFor,
@@ -23,7 +24,6 @@ import {
   type MigrationThread,
   type MigrationWatcher,
   preempt,
-  readDirtyLog,
   readRecords,
 } from './thread.ts';
 
@@ -45,6 +45,9 @@ const EOS_BYTES = 8;
  */
 const FIRMWARE_PAGES = 130;
 const FIRMWARE_DATA_PAGES = 48;
+const FIRMWARE_BYTES =
+  FIRMWARE_DATA_PAGES * (PAGE_HEADER_BYTES + PAGE_SIZE_BYTES) +
+  (FIRMWARE_PAGES - FIRMWARE_DATA_PAGES) * ZERO_PAGE_BYTES;
 /**
  * A guest that dirties faster than the link carries never converges, and somebody cancels: here after
  * ten minutes, or after so many times what its memory takes on a link of that bandwidth.
@@ -52,15 +55,24 @@ const FIRMWARE_DATA_PAGES = 48;
 const GIVE_UP_NS = 600 * NS_PER_S;
 const GIVE_UP_PASSES = 3;
 
+/**
+ * Bytes of a migration that sends so many pages with content, once each, and no others: a zero page
+ * need not be sent, since memory that was not sent reads zero at the destination.
+ */
+export function clairvoyantBytes(contentPages: number): number {
+  return contentPages * (PAGE_HEADER_BYTES + PAGE_SIZE_BYTES) + FIRMWARE_BYTES + EOS_BYTES;
+}
+
+/** What the plant makes of every log. */
+const UNSAFE_LOG = { dirtyLog: 'kvm-bitmap', hintRemedy: 'none' } as const;
+
 export interface PrecopyOptions {
-  /** `dirtyLogClearedAtHint`: as clear_log lazy, whatever the parameters say. */
+  /** `dirtyLogClearedAtHint`: the log of kvm-bitmap without a remedy, whatever the parameters say. */
   readonly plants?: Pick<Plants, 'dirtyLogClearedAtHint'>;
   /** Planted: a page that a hint once kept out of the stream is never sent, though it was written. */
   readonly neverResendHinted?: boolean;
   /** Pages whose records are read at once; default 4096. */
   readonly slicePagesMax?: number;
-  /** Pages of a chunk whose log is cleared at once, as a power of two: 6 … 31; default QEMU's 18. */
-  readonly clearBitmapShift?: number;
 }
 
 export class Precopy {
@@ -68,7 +80,7 @@ export class Precopy {
   readonly bitmap: DirtyBitmap;
   readonly #machine: MigrationMachine;
   #params: MigrateParams;
-  readonly #clearOrder: MigrateParams['clearLog'];
+  readonly #log: MigrationLog;
   readonly #stream: MigrationStream;
   readonly #watcher: MigrationWatcher;
   readonly #options: PrecopyOptions;
@@ -95,11 +107,12 @@ export class Precopy {
     const { ram, ramPages } = machine.options;
     this.#machine = machine;
     this.#params = params;
-    this.#clearOrder = options.plants?.dirtyLogClearedAtHint ? 'lazy' : params.clearLog;
+    const planted = options.plants?.dirtyLogClearedAtHint ? UNSAFE_LOG : {};
+    this.#log = createMigrationLog({ ...params, ...planted }, machine, ram);
     this.#stream = stream;
     this.#watcher = watcher;
     this.#options = options;
-    this.bitmap = new DirtyBitmap(ram, options.clearBitmapShift);
+    this.bitmap = new DirtyBitmap(ram);
     this.ledger = new HintLedger(ramPages);
   }
 
@@ -134,11 +147,11 @@ export class Precopy {
    * `onActive`: the first sync is over.
    */
   *run(onActive: () => void = () => {}): MigrationThread<MigrationFigures> {
-    this.#machine.post({ name: 'dirtyLogEnable', enabled: true });
+    this.#log.start();
     try {
       return yield* this.#migrate(onActive);
     } finally {
-      this.#machine.post({ name: 'dirtyLogEnable', enabled: false });
+      this.#log.stop();
     }
   }
 
@@ -194,31 +207,27 @@ export class Precopy {
     machine.device.hintStop();
     yield preempt('hints stopped');
     this.#counters.dirtySyncs++;
-    const lazy = this.#clearOrder !== 'at-sync';
-    const log = yield* readDirtyLog(!lazy);
+    const log = yield* this.#log.sync();
     yield preempt('log read');
     const added = this.bitmap.sync(log);
     if (this.#options.neverResendHinted) this.bitmap.clearAll(this.ledger.everSkipped);
-    if (lazy) this.bitmap.postponeClears(log);
     this.#stream.mark(this.#counters.dirtySyncs);
     machine.emit('MIGRATION_PASS', { pass: this.#counters.dirtySyncs });
     machine.log.add(machine.now, 'dirty_sync', { added, dirty: this.bitmap.dirtyPages });
     const { costs, ramPages } = machine.options;
     yield* advanceFor(machine, costs.dirtySyncPageNs * ramPages);
-    if (machine.running) yield* this.#startRound();
-    else machine.device.hintDone();
+    if (!machine.running) machine.device.hintDone();
+    const cmdId = machine.running ? yield* this.#startRound() : null;
+    yield { kind: 'passStarted', cmdId };
   }
 
-  *#startRound(): MigrationThread {
-    const { device, options } = this.#machine;
-    if (!device.canHint) return;
-    if (this.#clearOrder === 'lazy-at-start') {
-      // From here on each write leaves its bit, so a hint of the new id can undo none.
-      this.#clearLogOf(0, options.ramPages);
-      yield preempt('log cleared');
-    }
+  /** Returns the id of the round, or null: hinting was not negotiated. */
+  *#startRound(): MigrationThread<number | null> {
+    const { device } = this.#machine;
+    if (!device.canHint) return null;
+    yield* this.#log.beforeRound();
     device.hintStart();
-    yield { kind: 'roundStarted', cmdId: device.hintCmdId };
+    return device.hintCmdId;
   }
 
   /** The top of QEMU's loop: a sync when the estimate fits, and the decision on the exact figure. */
@@ -282,7 +291,7 @@ export class Precopy {
     const { costs } = this.#machine.options;
     const pagesMax = this.#options.slicePagesMax ?? SLICE_PAGES_MAX;
     const ranges = this.#nextDirty(Math.min(pagesMax, SLICE_NS / costs.sendZeroPageNs));
-    this.#clearLog(ranges);
+    for (let i = 0; i < ranges.length; i += 2) this.#log.beforeSend(ranges[i]!, ranges[i + 1]!);
     yield preempt('log cleared');
     const records = yield* readRecords(ranges);
     yield preempt('records read');
@@ -322,9 +331,7 @@ export class Precopy {
     const zeroPages = FIRMWARE_PAGES - FIRMWARE_DATA_PAGES;
     this.#counters.normal += FIRMWARE_DATA_PAGES;
     this.#counters.duplicate += zeroPages;
-    this.#count(
-      FIRMWARE_DATA_PAGES * (PAGE_HEADER_BYTES + PAGE_SIZE_BYTES) + zeroPages * ZERO_PAGE_BYTES,
-    );
+    this.#count(FIRMWARE_BYTES);
   }
 
   /** The next dirty pages from the scan position on, wrapping once, as pairs (first, count). */
@@ -347,18 +354,6 @@ export class Precopy {
     return Uint32Array.from(ranges);
   }
 
-  /** clear_bmap: the log of a chunk is cleared before its first page is read. */
-  #clearLog(ranges: Uint32Array): void {
-    for (let i = 0; i < ranges.length; i += 2) this.#clearLogOf(ranges[i]!, ranges[i + 1]!);
-  }
-
-  /** Posts the postponed log clears of every chunk that these pages touch. */
-  #clearLogOf(first: Pfn, pageCount: number): void {
-    for (const { firstPfn, bits } of this.bitmap.takeClears(first, pageCount)) {
-      this.#machine.post({ name: 'clearDirtyLog', first_pfn: firstPfn, bits });
-    }
-  }
-
   /** migration_completion: the vCPUs stop, a last sync, and everything left without a limit. */
   *#complete(): MigrationThread {
     const machine = this.#machine;
@@ -377,11 +372,12 @@ export class Precopy {
    */
   applyHint(first: Pfn, pageCount: number, origin: HintOrigin): void {
     const { bits } = this.bitmap;
-    // QEMU ≥ 6.1 clears here, not when the id was issued: docs/decisions/005 says what that can lose.
-    if (this.#clearOrder === 'lazy') this.#clearLogOf(first, pageCount);
+    // QEMU's order since 6.1: docs/decisions/005 says what it can lose.
+    this.#log.beforeHint(first, pageCount);
     let skippedPages = 0;
     const end = Math.min(first + pageCount, bits.bitCount);
-    for (let pfn = bits.nextSet(first, end); pfn >= 0; pfn = bits.nextSet(pfn, end)) {
+    for (let pfn = bits.nextSet(first, end); pfn >= 0; pfn = bits.nextSet(pfn + 1, end)) {
+      if (!this.#log.mayTakeHint(pfn)) continue;
       this.bitmap.clear(pfn);
       this.ledger.skip(pfn);
       skippedPages++;

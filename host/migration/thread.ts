@@ -21,8 +21,8 @@ export type MigrationRequest =
   | { readonly kind: 'dirtyLog'; readonly clear: boolean }
   /** Read content records, pairs of first frame and count. Answered with one tag per page. */
   | { readonly kind: 'records'; readonly ranges: Uint32Array }
-  /** A round of hinting was asked for under this id; for observers. */
-  | { readonly kind: 'roundStarted'; readonly cmdId: number }
+  /** A sync is over; the id under which hints were asked for, or null: none. For observers. */
+  | { readonly kind: 'passStarted'; readonly cmdId: number | null }
   /** Takes no time; the device or a vCPU can come in between here. */
   | { readonly kind: 'preempt'; readonly at: PreemptionPoint };
 

@@ -73,7 +73,9 @@ function complete(file: ExploreFile, defaultName: string): ExploreScenario {
 function completeThread(thread: ThreadFile): ExploreThread[] {
   const { hint, migrate, ...others } = thread;
   if (hint) return hint.rounds > 0 ? [{ kind: 'hint', times: hint.rounds }] : [];
-  if (migrate) return [{ kind: 'migrate', clearLog: migrate.clear_log }];
+  if (migrate) {
+    return [{ kind: 'migrate', dirtyLog: migrate.dirty_log, hintRemedy: migrate.hint_remedy }];
+  }
   // The file has one key, and the names of its options are those of the thread.
   const [entry] = Object.entries(others).filter(([, options]) => options !== undefined);
   return entry ? [{ kind: entry[0], ...entry[1] } as ExploreThread] : [];

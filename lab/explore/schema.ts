@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { DIRTY_LOG_POLICIES, HINT_REMEDIES } from '../../protocol/dirty-log.ts';
 import {
   AFTER_ISOLATION,
   AWAITED,
@@ -67,7 +68,8 @@ const threadKinds = {
   }),
   shrink: z.strictObject({ pages, times }),
   migrate: z.strictObject({
-    clear_log: z.enum(['at-sync', 'lazy', 'lazy-at-start']).default('at-sync'),
+    dirty_log: z.enum(DIRTY_LOG_POLICIES).default('tcg'),
+    hint_remedy: z.enum(HINT_REMEDIES).default('none'),
   }),
 } as const;
 export type ThreadName = keyof typeof threadKinds;

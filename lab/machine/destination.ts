@@ -52,6 +52,7 @@ export class Destinations {
     return {
       ...report,
       memory: { ...report.memory, ...arrival.memory },
+      limit_bytes: arrival.limit_bytes,
       lost: arrival.lost.map(({ pfn, history }, i) => ({
         pfn,
         history: [...(known[i] ?? []), ...history],

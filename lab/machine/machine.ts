@@ -6,6 +6,7 @@ import type {
   MigrateParams,
   MigrationReport,
 } from '../../protocol/control.ts';
+import { DEFAULT_DIRTY_LOG } from '../../protocol/dirty-log.ts';
 import type { HostEventEmitter } from '../../protocol/host-events.ts';
 import {
   BallastError,
@@ -209,7 +210,7 @@ export class Machine implements AsyncDisposable {
     const migrate: MigrateParams = {
       bandwidthBytesPerS: recording?.bandwidthBytesPerS ?? DEFAULTS.bandwidthBytesPerS,
       downtimeLimitMs: recording?.downtimeLimitMs ?? DEFAULTS.downtimeLimitMs,
-      clearLog: 'at-sync',
+      ...DEFAULT_DIRTY_LOG,
       ...params,
     };
     const report = await this.#control.call('migrate', { migrate, to });

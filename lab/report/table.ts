@@ -43,7 +43,8 @@ function migrationTable(runs: readonly Run[], paint: Paint): string {
       'skipped',
       're-sent',
       'syncs',
-      'efficiency',
+      'oracle',
+      'limit',
     ],
     paint,
   );
@@ -57,6 +58,7 @@ function migrationTable(runs: readonly Run[], paint: Paint): string {
       number(m.resent_pages),
       number(m.dirty_sync_count),
       ratio(run.efficiency),
+      ratio(run.efficiency_of_limit),
     ];
     table.push([paint.bold(labelOf(run)), ...times, ...pages, ...rest]);
     if (run.measured) table.push(measuredRow(run.measured), errorRow(run, paint));
@@ -80,6 +82,7 @@ function measuredRow(measured: NonNullable<Run['measured']>): Cell[] {
     '',
     average(measured.dirty_sync_count),
     '',
+    '',
   ];
 }
 
@@ -102,6 +105,7 @@ function errorRow(run: Run, paint: Paint): Cell[] {
     '',
     '',
     '',
+    '',
   ];
 }
 
@@ -111,15 +115,16 @@ function hintTable(runs: readonly Run[], paint: Paint): string {
   const table = newTable(
     [
       'hints',
-      'blocks',
       'pages',
       'recall',
       'precise',
       'at use',
+      'useful',
       'stale',
       'late',
       'wasted',
       'lost',
+      'broken',
       'lock max',
       'held',
     ],
@@ -133,22 +138,17 @@ function hintTable(runs: readonly Run[], paint: Paint): string {
       ratio(hints.recall),
       ratio(hints.precision_at_record),
       ratio(hints.precision_at_use),
+      ratio(hints.useful_precision),
     ];
     const misses = [
       number(hints.stale_pages),
       number(hints.late_pages),
       number(memory.wasted_pages),
       lost,
+      memory.broken_free_pages === 0 ? '0' : paint.red(number(memory.broken_free_pages)),
     ];
     const cost = [lock ? microseconds(lock.max_hold_ns) : '', number(guest?.held_pages_max ?? 0)];
-    table.push([
-      paint.bold(labelOf(run)),
-      number(hints.blocks),
-      number(hints.pages),
-      ...ratios,
-      ...misses,
-      ...cost,
-    ]);
+    table.push([paint.bold(labelOf(run)), number(hints.pages), ...ratios, ...misses, ...cost]);
   }
   return table.toString();
 }
@@ -181,7 +181,8 @@ function complaints(run: Run, paint: Paint): string[] {
     lines.push(paint.red(`LOST    ${label}: pfn ${page.pfn}`));
     lines.push(...page.history.map((line) => `        ${line}`));
   }
-  const more = (run.memory?.lost_pages ?? 0) - LOST_PAGES_SHOWN;
+  const { lost_pages: lost = 0, broken_free_pages: broken = 0 } = run.memory ?? {};
+  const more = lost + broken - LOST_PAGES_SHOWN;
   const told = number(run.lost.length);
   if (more > 0) {
     lines.push(paint.red(`LOST    ${label}: ${number(more)} more; --json tells of ${told} in all`));

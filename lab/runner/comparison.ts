@@ -34,7 +34,10 @@ export function errorOf(migration: Run['migration'], measured: Run['measured']):
   return Object.fromEntries(entries) as Run['error'];
 }
 
-/** Sets each run's efficiency: the share of the oracle's saving in bytes that it reached. */
+/**
+ * Sets each run's efficiency: its saving in bytes as a share of the oracle's, which is a reference
+ * and no limit; and as a share of what a clairvoyant could have saved, which no run can exceed.
+ */
 export function withEfficiency(runs: readonly Run[]): Run[] {
   return runs.map((run) => {
     const bytesOf = (name: string) =>
@@ -45,7 +48,15 @@ export function withEfficiency(runs: readonly Run[]): Run[] {
     const possible = none !== undefined && oracle !== undefined ? none - oracle : 0;
     const saved =
       none !== undefined && run.migration ? none - run.migration.transferred_bytes : null;
-    return { ...run, efficiency: possible > 0 && saved !== null ? saved / possible : null };
+    const { lost_pages: lost = 0, broken_free_pages: broken = 0 } = run.memory ?? {};
+    // Whoever leaves out what is needed is no measure.
+    const isWhole = lost + broken === 0 && run.limit_bytes !== null;
+    const spare = none !== undefined && isWhole ? none - (run.limit_bytes ?? 0) : 0;
+    return {
+      ...run,
+      efficiency: possible > 0 && saved !== null ? saved / possible : null,
+      efficiency_of_limit: spare > 0 && saved !== null ? saved / spare : null,
+    };
   });
 }
 

@@ -29,7 +29,7 @@ export function figureOf(run: Run, name: FigureName): number | null {
     const errors: Readonly<Record<string, number | null>> = run.error ?? {};
     return errors[name.slice(0, -'_error'.length)] ?? null;
   }
-  if (name === 'efficiency') return run.efficiency;
+  if (name === 'efficiency' || name === 'efficiency_of_limit') return run[name];
   if (name === 'audit_problems') return run.audit_problems.length;
   if (name === 'hinted_pages') return run.hints?.pages ?? null;
   const { migration, hints, memory, lock, guest, balloon, device, mm, vmstat } = run;
@@ -92,14 +92,24 @@ function factorOf(mine: number | null, theirs: number | null): number | null {
   return mine / theirs;
 }
 
-/** True when nothing failed: no step, no lost page, nothing found by an audit, no expectation. */
+/**
+ * True when nothing failed: no step, no lost or broken page that no expectation has asked for,
+ * nothing found by an audit, no expectation.
+ */
 export function isGood(run: Run): boolean {
+  const { lost_pages: lost = 0, broken_free_pages: broken = 0 } = run.memory ?? {};
   return (
-    (run.memory?.lost_pages ?? 0) === 0 &&
+    (lost === 0 || isExpected(run, 'lost_pages')) &&
+    (broken === 0 || isExpected(run, 'broken_free_pages')) &&
     run.audit_problems.length === 0 &&
     run.failed_steps.length === 0 &&
     run.expectations.every(({ holds }) => holds)
   );
+}
+
+/** A scenario that shows a loss says so: an expectation of that figure holds. */
+function isExpected(run: Run, name: FigureName): boolean {
+  return run.expectations.some(({ figure, holds: isHeld }) => figure === name && isHeld);
 }
 
 function holds(value: number, bound: Bound): boolean {

@@ -54,6 +54,9 @@ const runSchema = z.object({
       rounds: count,
       blocks: count,
       pages: count,
+      unique_pages: count,
+      already_sent_pages: count,
+      useful_precision: ratio,
       late_pages: count,
       stale_pages: count,
       precision_at_record: ratio,
@@ -62,9 +65,18 @@ const runSchema = z.object({
     })
     .nullable(),
   memory: z
-    .object({ pages: count, free_pages_at_end: count, wasted_pages: count, lost_pages: count })
+    .object({
+      pages: count,
+      free_pages_at_end: count,
+      wasted_pages: count,
+      lost_pages: count,
+      broken_free_pages: count,
+      undefined_pages: count,
+    })
     .nullable(),
   efficiency: ratio,
+  limit_bytes: count.nullable(),
+  efficiency_of_limit: ratio,
   lock: z.object({ max_hold_ns: count, mean_hold_ns: count, max_nodes: count }).nullable(),
   guest: z
     .object({
@@ -72,6 +84,7 @@ const runSchema = z.object({
       alloc_stalls: count,
       alloc_failures: count,
       hinting_cpu_ns: count,
+      corruptions: count,
     })
     .nullable(),
   measured: measured.nullable(),

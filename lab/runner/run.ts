@@ -169,8 +169,12 @@ function toRun(
     hints: report?.hints ?? null,
     memory: report?.memory ?? null,
     efficiency: null,
+    limit_bytes: report?.limit_bytes ?? null,
+    efficiency_of_limit: null,
     lock: report?.lock ?? null,
-    guest: report?.guest ?? null,
+    guest: report
+      ? { ...report.guest, corruptions: status.counters['guest.corruptions'] ?? 0 }
+      : null,
     measured,
     error: errorOf(migration, measured),
     event_log_sha256: finish.event_log_sha256,
@@ -182,10 +186,19 @@ function toRun(
     mm: mmFiguresOf(status),
     audit_problems: [...trail.problems],
     failed_steps: trail.failedSteps,
-    notes: trail.notes,
+    notes: [...notUsedNotes(status), ...trail.notes],
     lost: (report?.lost ?? []).map(({ pfn, history }) => ({ pfn, history: [...history] })),
     expectations: trail.missed,
   };
+}
+
+/** Why the guest hinted nothing although it was told how. */
+function notUsedNotes({ counters }: HostStatus): string[] {
+  if ((counters['guest.hinting_declined_trusted_free'] ?? 0) === 0) return [];
+  return [
+    'not used: the guest relies on its free pages (page_poison, init_on_free) and this strategy does not fill ' +
+      'them again; see driver.hint_trusted_free_pages',
+  ];
 }
 
 /** Steps that the recorded guest has not made. */

@@ -4,6 +4,7 @@ import type { Progress } from '../machine/control.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { Scenario, Step } from '../scenario/scenario.ts';
 import type { Moment, PendingCheck, PendingComparison } from './expectation.ts';
+import { labelOf } from './label.ts';
 import { deviceFiguresOf, mmFiguresOf, vmstatOf } from './mm-figures.ts';
 import type { Run } from './result.ts';
 
@@ -47,7 +48,8 @@ export async function runSteps(
 ): Promise<void> {
   const { steps, variant } = scenario;
   const isFor = (names: readonly string[] | null) =>
-    names === null || names.includes(strategy) || (variant !== null && names.includes(variant));
+    names === null ||
+    [strategy, variant, labelOf({ variant, strategy })].some((name) => names.includes(name ?? ''));
   for (const [index, step] of steps.entries()) {
     const what = step.kind === 'console' ? step.step : step.kind;
     onProgress({ what, done: index, total: steps.length });

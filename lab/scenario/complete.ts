@@ -6,6 +6,7 @@ import {
   STRATEGIES,
   type StrategyName,
 } from '../../protocol/control.ts';
+import { HYPERVISORS } from '../../protocol/dirty-log.ts';
 import { DEFAULT_DRIVER_CONFIG, type DriverConfig } from '../../protocol/driver-config.ts';
 import { DEFAULT_COSTS, MIB, NS_PER_MS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import { consoleLine } from './console-steps.ts';
@@ -48,7 +49,8 @@ export function completeScenario(file: ScenarioFile, completion: Completion): Sc
 /** The file as it is for one variant: single keys of its sections are overridden. */
 function merged(file: ScenarioFile, variant: VariantFile): ScenarioFile {
   const sections = SECTIONS.map((key) => [key, { ...file[key], ...variant[key] }] as const);
-  return { ...file, ...Object.fromEntries(sections) };
+  const hypervisor = variant.hypervisor ?? file.hypervisor;
+  return { ...file, ...Object.fromEntries(sections), ...(hypervisor ? { hypervisor } : {}) };
 }
 
 function completeOne(file: ScenarioFile, completion: Completion, variant: string | null): Scenario {
@@ -90,7 +92,11 @@ function completeOne(file: ScenarioFile, completion: Completion, variant: string
   };
 }
 
-function migrationOf({ migration }: ScenarioFile, recording: RecordingFacts | null): MigrateParams {
+function migrationOf(
+  { migration, hypervisor }: ScenarioFile,
+  recording: RecordingFacts | null,
+): MigrateParams {
+  const profile = HYPERVISORS[hypervisor ?? 'qemu-7.2-tcg'];
   return {
     bandwidthBytesPerS:
       migration?.bandwidth ?? recording?.bandwidthBytesPerS ?? DEFAULTS.bandwidthBytesPerS,
@@ -98,7 +104,9 @@ function migrationOf({ migration }: ScenarioFile, recording: RecordingFacts | nu
       downtimeMs(migration?.downtime_limit) ??
       recording?.downtimeLimitMs ??
       DEFAULTS.downtimeLimitMs,
-    clearLog: migration?.clear_log ?? 'at-sync',
+    dirtyLog: migration?.dirty_log ?? profile.dirtyLog,
+    hintRemedy: migration?.hint_remedy ?? profile.hintRemedy,
+    clearBitmapShift: migration?.clear_bitmap_shift ?? profile.clearBitmapShift,
   };
 }
 
@@ -177,7 +185,9 @@ function completeStep(step: StepFile, migration: MigrateParams, where: string): 
       params: {
         bandwidthBytesPerS: step.migrate?.bandwidth ?? migration.bandwidthBytesPerS,
         downtimeLimitMs: downtimeMs(step.migrate?.downtime_limit) ?? migration.downtimeLimitMs,
-        clearLog: step.migrate?.clear_log ?? migration.clearLog,
+        dirtyLog: step.migrate?.dirty_log ?? migration.dirtyLog,
+        hintRemedy: step.migrate?.hint_remedy ?? migration.hintRemedy,
+        clearBitmapShift: step.migrate?.clear_bitmap_shift ?? migration.clearBitmapShift,
       },
     };
   }

@@ -153,12 +153,13 @@ function ofNames(step: Step, { variants }: Scenario, path: KeyPath): Problem[] {
   if (step.kind !== 'expect' && step.kind !== 'compare') return [];
   const names = variants.map(({ variant }) => variant ?? '');
   const problems: Problem[] = [];
-  const known = [...STRATEGIES, ...names];
+  const runs = names.flatMap((name) => STRATEGIES.map((strategy) => `${name} ${strategy}`));
+  const known = [...STRATEGIES, ...names, ...runs];
   for (const [index, name] of (step.for ?? []).entries()) {
     if (known.includes(name)) continue;
     problems.push({
       path: [...path, step.kind, 'for', index],
-      expected: `one of ${known.join(', ')}`,
+      expected: `one of ${[...STRATEGIES, ...names].join(', ')}, or a variant and a strategy`,
     });
   }
   if (step.kind === 'compare' && !names.includes(step.to)) {

@@ -8,6 +8,14 @@ import {
   type StrategyName,
 } from '../../protocol/control.ts';
 import {
+  CLEAR_BITMAP_SHIFT_MAX,
+  CLEAR_BITMAP_SHIFT_MIN,
+  DIRTY_LOG_POLICIES,
+  HINT_REMEDIES,
+  HYPERVISOR_NAMES,
+  type HypervisorName,
+} from '../../protocol/dirty-log.ts';
+import {
   DRIVER_BEHAVIOUR_NAMES,
   DRIVER_FEATURE_NAMES,
   type DriverBehaviourName,
@@ -58,7 +66,9 @@ const untilMigrateAt = z.strictObject({ until: z.literal('migrate_at') });
 const migration = z.strictObject({
   bandwidth: rateBytesPerS().optional(),
   downtime_limit: durationNs().optional(),
-  clear_log: z.enum(['at-sync', 'lazy', 'lazy-at-start']).optional(),
+  dirty_log: z.enum(DIRTY_LOG_POLICIES).optional(),
+  hint_remedy: z.enum(HINT_REMEDIES).optional(),
+  clear_bitmap_shift: z.int().min(CLEAR_BITMAP_SHIFT_MIN).max(CLEAR_BITMAP_SHIFT_MAX).optional(),
 });
 
 const factor = z.strictObject({
@@ -177,10 +187,13 @@ const machineSections = {
 };
 export const SECTIONS = Object.keys(machineSections) as (keyof typeof machineSections)[];
 
+const hypervisor = z.enum(HYPERVISOR_NAMES as [HypervisorName, ...HypervisorName[]]).optional();
+
 const variant = z.strictObject({
   name: z
     .string()
     .regex(/^[A-Za-z0-9_.-]{1,24}$/, 'a name of at most 24 letters, digits, "_", "." or "-"'),
+  hypervisor,
   ...machineSections,
 });
 
@@ -190,6 +203,7 @@ export const scenarioSchema = z.strictObject({
   seed: z.int().nonnegative().max(0xffff_ffff).default(1),
   guest: z.enum(['ballast', 'linux']).default('ballast'),
   recording: z.string().min(1).optional(),
+  hypervisor,
   ...machineSections,
   variants: z.array(variant).min(1).max(16).optional(),
   strategy: strategyName.optional(),

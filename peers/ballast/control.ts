@@ -1,4 +1,5 @@
 /** What a test bench does to our own host: commands of the laboratory. */
+import { DEFAULT_DIRTY_LOG } from '../../protocol/dirty-log.ts';
 import { NS_PER_S, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import type {
   GuestStatsReport,
@@ -47,7 +48,7 @@ export class CommandControl implements HostControl {
   async migrate(limits: MigrationLimits, onPage: OnPage = () => undefined): Promise<void> {
     this.#onPage = onPage;
     this.#migrates = true;
-    await this.#host.call('startMigration', { ...limits, clearLog: 'at-sync' });
+    await this.#host.call('startMigration', { ...limits, ...DEFAULT_DIRTY_LOG });
   }
 
   async setMigrationLimits(limits: MigrationLimits): Promise<void> {

@@ -65,7 +65,9 @@ export class X86Memory implements GuestBytes {
         this.#discard(this.#checked(message.ranges));
         return null;
       case 'dirtyLogEnable':
-        this.#log = message.enabled ? new DirtyLog(this.#machine.memory) : null;
+        this.#log = message.enabled
+          ? new DirtyLog(this.#machine.memory, message.initially_set)
+          : null;
         return null;
       case 'getDirtyLog':
         return { name: 'dirtyLog', bits: this.#dirty(message.clear).bytes.slice() };
@@ -181,9 +183,10 @@ class DirtyLog {
   /** Hinted, and used by nobody since. */
   readonly #hinted: Bitmap;
 
-  constructor(memory: Uint8Array) {
+  constructor(memory: Uint8Array, initiallySet: boolean) {
     this.#shadow = Buffer.from(memory);
     this.#bits = new Bitmap(memory.length / PAGE_SIZE_BYTES);
+    if (initiallySet) this.#bits.setAll();
     this.#hinted = new Bitmap(this.#bits.bitCount);
   }
 

@@ -4,7 +4,7 @@
  */
 import { describe, expect, it } from 'vitest';
 import { HintStatus } from '../../host/balloon/hinting.ts';
-import type { MigrateParams } from '../../protocol/index.ts';
+import { DEFAULT_DIRTY_LOG, type MigrateParams } from '../../protocol/index.ts';
 import { MIB } from '../../shared/index.ts';
 import { LinuxMachine, type LinuxMachineOptions } from '../support/linux-machine.ts';
 
@@ -12,7 +12,7 @@ const RUNS = 10;
 const MIGRATE = {
   bandwidthBytesPerS: 20 * MIB,
   downtimeLimitMs: 300,
-  clearLog: 'at-sync',
+  ...DEFAULT_DIRTY_LOG,
 } as const;
 /** Far more than was hinted and is used again. */
 const MANY_PAGES = 5000;

@@ -7,6 +7,7 @@ import { withArrival } from '../../host/evaluation/report.ts';
 import { Hypervisor } from '../../host/hypervisor.ts';
 import { Incoming } from '../../host/migration/incoming.ts';
 import {
+  DEFAULT_DIRTY_LOG,
   DEFAULT_KERNEL_OPTIONS,
   type GuestConfig,
   type GuestLink,
@@ -40,7 +41,7 @@ interface InProcessMachine {
 export const MIGRATE: MigrateParams = {
   bandwidthBytesPerS: 200 * MIB,
   downtimeLimitMs: 300,
-  clearLog: 'at-sync',
+  ...DEFAULT_DIRTY_LOG,
 };
 
 /** Both sides up and greeted, at virtual time 0; booting is the caller's. */

@@ -142,7 +142,7 @@ describe('a guest that is idle', () => {
 
   test.each<Message>([
     { name: 'discard', ranges: u32Bytes(Uint32Array.of(0, 1)) },
-    { name: 'dirtyLogEnable', enabled: true },
+    { name: 'dirtyLogEnable', enabled: true, initially_set: false, ring_entries: 0 },
   ])('sleeps on through $name', async (message) => {
     const { guest, vmm } = machine(idleUntil(NEVER));
     await steps(vmm, 5);
@@ -347,7 +347,7 @@ describe('a machine that is stopped', () => {
   test.each(['hints', 'inflate'] as const)('has its %s left for later', async (what) => {
     const { guest, hypervisor, vmm } = await behind(what);
     await vmm.request({ name: 'getDirtyLog', clear: true }, 'dirtyLog');
-    vmm.post({ name: 'dirtyLogEnable', enabled: true });
+    vmm.post({ name: 'dirtyLogEnable', enabled: true, initially_set: false, ring_entries: 0 });
     await vmm.getDirtyLog(true);
     vmm.running = false;
     const tags = guest.system.ram.tags.slice();

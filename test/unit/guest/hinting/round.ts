@@ -11,6 +11,8 @@ interface Hinted {
 }
 
 export class PlayedRound implements HintRound {
+  recorded(): void {}
+
   readonly cmdId = 0x8000_0001;
   readonly kernel: Kernel;
   readonly hinted: Hinted[] = [];

@@ -157,7 +157,9 @@ describe('a guest refuses', () => {
   test.each(bad)('ranges %s, and touches nothing', (_what, of) => {
     const { guest } = machine();
     pastProbe(guest);
-    guest.handle([{ name: 'dirtyLogEnable', enabled: true }]);
+    guest.handle([
+      { name: 'dirtyLogEnable', enabled: true, initially_set: false, ring_entries: 0 },
+    ]);
     const tags = guest.system.ram.tags.slice();
     const untouched = guest.system.ram.untouched.clone();
     for (const ask of askers) expect(refusal(guest, [ask(of)])).toBe('MESSAGE_INVALID');
@@ -181,7 +183,9 @@ describe('a guest refuses', () => {
     ['at the far end of the numbers', 0xffff_ffe0, 4],
   ])('a piece of the dirty log %s, and clears nothing', (_what, first_pfn, length) => {
     const { guest } = machine();
-    guest.handle([{ name: 'dirtyLogEnable', enabled: true }]);
+    guest.handle([
+      { name: 'dirtyLogEnable', enabled: true, initially_set: false, ring_entries: 0 },
+    ]);
     for (let pfn = 0; pfn < FRAMES; pfn++) guest.system.ram.write(pfn);
     const clear: Message = { name: 'clearDirtyLog', first_pfn, bits: bytes(length) };
     expect(refusal(guest, [clear])).toBe('MESSAGE_INVALID');
@@ -192,7 +196,9 @@ describe('a guest refuses', () => {
 describe('a guest takes', () => {
   test('a piece of the dirty log at the end, and clears that and no more', () => {
     const { guest } = machine();
-    guest.handle([{ name: 'dirtyLogEnable', enabled: true }]);
+    guest.handle([
+      { name: 'dirtyLogEnable', enabled: true, initially_set: false, ring_entries: 0 },
+    ]);
     for (let pfn = 0; pfn < FRAMES; pfn++) guest.system.ram.write(pfn);
     guest.handle([{ name: 'clearDirtyLog', first_pfn: FRAMES - 32, bits: bytes(4) }]);
     expect(guest.system.ram.dirtyLog.bits.nextClear(0)).toBe(FRAMES - 32);

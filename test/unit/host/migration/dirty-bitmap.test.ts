@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { CLEAR_BITMAP_SHIFT, DirtyBitmap } from '../../../../host/migration/dirty-bitmap.ts';
+import { DirtyBitmap } from '../../../../host/migration/dirty-bitmap.ts';
 import { Bitmap } from '../../../../shared/index.ts';
 
 const PAGES = 200;
@@ -63,33 +63,5 @@ describe('the migration bitmap', () => {
     const dirty = new DirtyBitmap(allOf(PAGES));
     dirty.clear(3);
     expect(() => dirty.clear(3)).toThrow('was dirty');
-  });
-});
-
-describe('postponed log clears', () => {
-  const CHUNK = 2 ** CLEAR_BITMAP_SHIFT;
-
-  test('are due once for each chunk, for what the sync had seen', () => {
-    const dirty = new DirtyBitmap(allOf(2 * CHUNK + 64));
-    expect(dirty.takeClears(0, 10)).toEqual([]);
-    dirty.postponeClears(bitmapOf([5, CHUNK + 9, 2 * CHUNK + 1], 2 * CHUNK + 64));
-    const first = dirty.takeClears(7, 1);
-    expect(first.map(({ firstPfn, bits }) => [firstPfn, bits.length, bits[0]])).toEqual([
-      [0, CHUNK / 8, 1 << 5],
-    ]);
-    expect(dirty.takeClears(CHUNK - 1, 1)).toEqual([]);
-    const rest = dirty.takeClears(CHUNK - 1, CHUNK + 2);
-    expect(rest.map(({ firstPfn, bits }) => [firstPfn, bits.length])).toEqual([
-      [CHUNK, CHUNK / 8],
-      [2 * CHUNK, 8],
-    ]);
-    expect(dirty.takeClears(0, 2 * CHUNK + 64)).toEqual([]);
-  });
-
-  test('touch nothing for no pages', () => {
-    const dirty = new DirtyBitmap(allOf(64));
-    dirty.postponeClears(new Bitmap(64));
-    expect(dirty.takeClears(0, 0)).toEqual([]);
-    expect(dirty.takeClears(0, 1)).toHaveLength(1);
   });
 });

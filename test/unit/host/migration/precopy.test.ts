@@ -61,20 +61,20 @@ describe('precopy of a guest at rest', () => {
   });
 
   test.each([
-    ['at-sync', 'none'],
-    ['lazy', 'none'],
-    ['at-sync', 'iterate'],
-    ['lazy', 'iterate'],
-    ['at-sync', 'alloc'],
-    ['lazy', 'oracle'],
-    ['lazy-at-start', 'iterate'],
-    ['lazy-at-start', 'alloc'],
+    ['tcg', 'none', 'none'],
+    ['kvm-bitmap', 'none', 'none'],
+    ['tcg', 'none', 'iterate'],
+    ['kvm-bitmap', 'none', 'iterate'],
+    ['tcg', 'none', 'alloc'],
+    ['kvm-bitmap', 'none', 'oracle'],
+    ['kvm-bitmap', 'clear-at-id', 'iterate'],
+    ['kvm-bitmap', 'clear-at-id', 'alloc'],
   ] as const)(
     'loses nothing with the log cleared %s and strategy %s while memory is replaced',
-    async (clearLog, strategy) => {
+    async (dirtyLog, hintRemedy, strategy) => {
       const events = churn(64, 20 * NS_PER_MS, 2 * NS_PER_S);
       const { report, problems } = await migrate(
-        { clearLog, bandwidthBytesPerS: 40 * MIB, downtimeLimitMs: 60 },
+        { dirtyLog, hintRemedy, bandwidthBytesPerS: 40 * MIB, downtimeLimitMs: 60 },
         { events, strategy },
       );
       expect(report.migration.status).toBe('completed');

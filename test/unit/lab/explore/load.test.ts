@@ -18,7 +18,7 @@ describe('a scenario of the explorer', () => {
       strategy: 'none',
       threads: [
         { kind: 'inflate', pages: 4, times: 1 },
-        { kind: 'migrate', clearLog: 'at-sync' },
+        { kind: 'migrate', dirtyLog: 'tcg', hintRemedy: 'none' },
       ],
       faults: { delayedAcks: 0, allocFailures: 0, lateDevice: 0 },
     });

@@ -13,7 +13,14 @@ function render(runs: Run[], color = false): string {
 
 /** The largest figures that a 1 TiB guest could give. */
 const huge = exampleRun('iterate', 1.1e12, {
-  memory: { pages: 268_435_456, free_pages_at_end: 1, wasted_pages: 268_435_456, lost_pages: 0 },
+  memory: {
+    pages: 268_435_456,
+    free_pages_at_end: 1,
+    wasted_pages: 268_435_456,
+    lost_pages: 0,
+    broken_free_pages: 0,
+    undefined_pages: 0,
+  },
 });
 
 const measured: Run['measured'] = {

@@ -116,6 +116,7 @@ describe('an expectation', () => {
     const complete = {
       ...run,
       efficiency: 1,
+      efficiency_of_limit: 0.9,
       error: { normal_pages: 0, duplicate_pages: 0, transferred_bytes: 0, total_ms: 0 },
     };
     expect(RUN_FIGURES.filter((name) => figureOf(complete, name) === null)).toEqual([]);
@@ -124,12 +125,14 @@ describe('an expectation', () => {
   test('fails the run when it does not hold, as a lost page and a problem of the audit do', () => {
     expect(isGood(run)).toBe(true);
     expect(isGood({ ...run, audit_problems: ['zone DMA: a page is on two lists'] })).toBe(false);
-    expect(
-      isGood({
-        ...run,
-        memory: { pages: 1, free_pages_at_end: 0, wasted_pages: 0, lost_pages: 1 },
-      }),
-    ).toBe(false);
+    const memory = run.memory!;
+    for (const bad of ['lost_pages', 'broken_free_pages'] as const) {
+      const spoiled = { ...run, memory: { ...memory, [bad]: 1 } };
+      expect(isGood(spoiled)).toBe(false);
+      // A scenario that shows a loss says so.
+      const asked = { figure: bad, expected: 'at least 1', found: 1, holds: true };
+      expect(isGood({ ...spoiled, expectations: [asked] })).toBe(true);
+    }
     expect(
       isGood({
         ...run,

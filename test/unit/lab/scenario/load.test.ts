@@ -79,8 +79,8 @@ const refused: [title: string, line: string, message: string][] = [
   ],
   [
     'an unknown way to clear the log',
-    '  - migrate: { clear_log: never }',
-    'x.yaml:4: steps[1].migrate.clear_log: expected one of at-sync, lazy, lazy-at-start, found "never"',
+    '  - migrate: { dirty_log: never }',
+    'x.yaml:4: steps[1].migrate.dirty_log: expected one of tcg, kvm-bitmap, kvm-get-and-clear, kvm-ring, found "never"',
   ],
   [
     'a replay without recording',
@@ -188,7 +188,7 @@ const refused: [title: string, line: string, message: string][] = [
   [
     'an expectation of nobody',
     '  - expect: { for: [nobody], pgfree: 1 }',
-    'x.yaml:4: steps[1].expect.for[0]: expected one of none, iterate, alloc, alloc-ack, oracle, found "nobody"',
+    'x.yaml:4: steps[1].expect.for[0]: expected one of none, iterate, alloc, alloc-ack, oracle, or a variant and a strategy, found "nobody"',
   ],
   [
     'a variant with the name of a strategy',
@@ -300,9 +300,19 @@ describe('a scenario', () => {
     ]);
   });
 
-  test.each(['at-sync', 'lazy', 'lazy-at-start'])('clears the log %s', async (order) => {
-    const scenario = await parseScenario('x.yaml', withLines(`migration: { clear_log: ${order} }`));
-    expect(scenario.migration.clearLog).toBe(order);
+  test.each([
+    ['hypervisor: qemu-10-tcg', 'tcg', 'none', 18],
+    ['hypervisor: qemu-10-kvm', 'kvm-bitmap', 'none', 18],
+    [
+      'hypervisor: qemu-7.2-kvm\nmigration: { hint_remedy: clear-at-id, clear_bitmap_shift: 6 }',
+      'kvm-bitmap',
+      'clear-at-id',
+      6,
+    ],
+    ['migration: { dirty_log: kvm-ring }', 'kvm-ring', 'none', 18],
+  ] as const)('has the dirty log of %s', async (lines, dirtyLog, hintRemedy, clearBitmapShift) => {
+    const { migration } = await parseScenario('x.yaml', withLines(lines));
+    expect(migration).toMatchObject({ dirtyLog, hintRemedy, clearBitmapShift });
   });
 
   test('takes a cost of 10 s', async () => {

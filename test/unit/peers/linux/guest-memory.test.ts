@@ -40,7 +40,7 @@ class Bench {
 function logging(): Bench {
   const bench = new Bench();
   bench.set(1, 1);
-  bench.ask({ name: 'dirtyLogEnable', enabled: true });
+  bench.ask({ name: 'dirtyLogEnable', enabled: true, initially_set: false, ring_entries: 0 });
   return bench;
 }
 
