@@ -3,6 +3,7 @@
  * device and the real migration thread. Each queue of the device, each interrupt and each
  * acknowledgement is an actor of its own.
  */
+import { POISON_TAG } from '../guest/machine/ram.ts';
 import { System } from '../guest/machine/system.ts';
 import { Reliance } from '../guest/reliance/page-reliance.ts';
 import type { Kthread } from '../guest/sched/kthread.ts';
@@ -137,7 +138,8 @@ export class ExploredMachine {
       {
         ramPages: machine.frames,
         vcpus: machine.vcpus,
-        mm: { initOnAlloc: true, initOnFree: false, pagePoison: false },
+        mm: { initOnAlloc: true, initOnFree: false, pagePoison: machine.pagePoison },
+        driver: { hintTrustedFreePages: this.plants.hintsTrustedFreePages },
         kernel: { ...DEFAULT_KERNEL_OPTIONS, movableGeneration: scenario.generation },
         strategy: scenario.strategy,
         iterate: scenario.iterate,
@@ -160,6 +162,7 @@ export class ExploredMachine {
     // What was there before: a page that is lost differs at the destination.
     for (const [start, end] of this.runs) {
       for (let pfn = start; pfn < end; pfn++) system.ram.setInitial(pfn, false, false);
+      if (machine.pagePoison) system.ram.fill(start, end - start, POISON_TAG);
     }
     this.#watchAllocator(system);
     return system;

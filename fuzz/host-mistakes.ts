@@ -260,7 +260,12 @@ export const HOST_MISTAKES: Readonly<Record<string, HostMaker>> = {
     frame: Array.from({ length: draw.pick([1, 3, 8]) }, () =>
       draw.pick<Raw>([
         [MESSAGES.getDirtyLog.id, draw.chance(1, 2)],
-        [MESSAGES.dirtyLogEnable.id, draw.chance(1, 2)],
+        [
+          MESSAGES.dirtyLogEnable.id,
+          draw.chance(1, 2),
+          draw.chance(1, 2),
+          draw.pick([0, 1, 4096, 0xffff_ffff]),
+        ],
         [MESSAGES.clearDirtyLog.id, 32 * draw.below(RAM_PAGES / 32), draw.bytes(4)],
       ]),
     ),

@@ -85,7 +85,13 @@ export interface ExploreScenario {
   /** Mixed into the seed of each schedule. */
   readonly seed: number;
   /** `frames`: frame numbers are below this; `managed`: the frames that hold RAM. */
-  readonly machine: { readonly frames: number; readonly managed: number; readonly vcpus: number };
+  readonly machine: {
+    readonly frames: number;
+    readonly managed: number;
+    readonly vcpus: number;
+    /** Freed pages are filled with the poison, and the next allocation relies on it. */
+    readonly pagePoison: boolean;
+  };
   readonly generation: MovableGenerationName;
   readonly strategy: StrategyName;
   readonly iterate: { readonly budgetNodes: number; readonly minOrder: number };

@@ -14,6 +14,7 @@ export const PLANT_NAMES = [
   'late-hint-accepted',
   'dirty-log-cleared-at-hint',
   'hint-discards-without-ack',
+  'hints-trusted-free-pages',
 ] as const;
 export type PlantName = (typeof PLANT_NAMES)[number];
 
@@ -35,10 +36,12 @@ export interface Plants {
   readonly danglingIteratorCursor: boolean;
   /** The device takes hints of a round that a dirty sync has ended. */
   readonly lateHintAccepted: boolean;
-  /** With lazy clearing, the log is cleared when a hint is processed, not when its id was issued. */
+  /** The log is KVM's bitmap, which a hint clears when it is processed. */
   readonly dirtyLogClearedAtHint: boolean;
   /** The host discards what was hinted, and the guest does not wait for its ack before reuse. */
   readonly hintDiscardsWithoutAck: boolean;
+  /** Free pages are hinted although the next allocation relies on what they hold. */
+  readonly hintsTrustedFreePages: boolean;
 }
 
 export const NO_PLANTS: Plants = Object.freeze({
@@ -52,6 +55,7 @@ export const NO_PLANTS: Plants = Object.freeze({
   lateHintAccepted: false,
   dirtyLogClearedAtHint: false,
   hintDiscardsWithoutAck: false,
+  hintsTrustedFreePages: false,
 });
 
 /** The plants of one name: `hwpoison-on-failure` switches `hwpoisonOnFailure` on. */

@@ -201,6 +201,7 @@ export class System<T extends CountingTransport = CountingTransport> {
       hwpoison_pages: this.folios.poisonedPages,
       corruptions: this.contents.corruptions,
       dirty_ring_full: this.ram.dirtyLog.ringFullCount,
+      strategy_holds: Number(this.strategy?.holds === true),
       hinting_declined_trusted_free: Number(this.#refusesToHint),
     };
   }

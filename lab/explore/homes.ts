@@ -12,4 +12,5 @@ export const PLANT_HOMES: Readonly<Record<PlantName, string>> = {
   'late-hint-accepted': 'hinting',
   'dirty-log-cleared-at-hint': 'hinting',
   'hint-discards-without-ack': 'hint-discards',
+  'hints-trusted-free-pages': 'poison',
 };

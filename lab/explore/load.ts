@@ -56,7 +56,12 @@ function complete(file: ExploreFile, defaultName: string): ExploreScenario {
   return {
     name: file.name ?? defaultName,
     seed: file.seed,
-    machine: file.machine,
+    machine: {
+      frames: file.machine.frames,
+      managed: file.machine.managed,
+      vcpus: file.machine.vcpus,
+      pagePoison: file.machine.page_poison,
+    },
     generation: file.generation,
     strategy: hint?.strategy ?? 'none',
     iterate: { budgetNodes: hint?.budget ?? 1, minOrder: hint?.min_order ?? 0 },

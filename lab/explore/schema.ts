@@ -108,6 +108,7 @@ export const exploreSchema = z.strictObject({
         .default(1024),
       managed: z.int().min(64).max(FRAMES_MAX).default(160),
       vcpus: z.int().min(1).max(8).default(2),
+      page_poison: z.boolean().default(false),
     })
     .prefault({}),
   generation: generationName.default('list'),

@@ -23,6 +23,7 @@ export function renderResult(result: Result, options: TableOptions): string {
     `${paint.bold(result.scenario)}  seed ${result.seed}  ballast ${result.ballast}`,
     migrationTable(result.runs, paint),
     hintTable(result.runs, paint),
+    holdLine(result.runs, paint),
     countersTable(result.runs, paint),
     ...verdicts(result.runs, paint),
   ];
@@ -120,7 +121,6 @@ function hintTable(runs: readonly Run[], paint: Paint): string {
       'precise',
       'at use',
       'useful',
-      'stale',
       'late',
       'wasted',
       'lost',
@@ -141,7 +141,6 @@ function hintTable(runs: readonly Run[], paint: Paint): string {
       ratio(hints.useful_precision),
     ];
     const misses = [
-      number(hints.stale_pages),
       number(hints.late_pages),
       number(memory.wasted_pages),
       lost,
@@ -151,6 +150,21 @@ function hintTable(runs: readonly Run[], paint: Paint): string {
     table.push([paint.bold(labelOf(run)), number(hints.pages), ...ratios, ...misses, ...cost]);
   }
   return table.toString();
+}
+
+/** Under which dirty log the hints of strategies that do not hold their pages are safe. */
+function holdLine(runs: readonly Run[], paint: Paint): string {
+  const loose = runs.filter((run) => run.holds_pages === false && run.dirty_log !== null);
+  const unsafe = loose.filter((run) => run.dirty_log === 'kvm-bitmap');
+  const names = (some: readonly Run[]): string => [...new Set(some.map(labelOf))].join(', ');
+  if (unsafe.length > 0) {
+    return paint.yellow(
+      `not safe: ${names(unsafe)} with kvm-bitmap, where a hint can undo a write; ballast run hint-race shows it`,
+    );
+  }
+  if (loose.length === 0) return '';
+  const logs = [...new Set(loose.map((run) => run.dirty_log))].join(', ');
+  return paint.dim(`${names(loose)}: pages are not held; safe with this dirty log (${logs})`);
 }
 
 /** What holds is a count; what does not is told in full. */

@@ -87,6 +87,10 @@ const runSchema = z.object({
       corruptions: count,
     })
     .nullable(),
+  /** A hinted page cannot be in use again before the host let go of it; null: nothing was hinted. */
+  holds_pages: z.boolean().nullable(),
+  /** Of the last migration; with its remedy, if it has one. */
+  dirty_log: z.string().nullable(),
   measured: measured.nullable(),
   error: z
     .object({

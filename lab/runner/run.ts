@@ -162,6 +162,7 @@ function toRun(
       ? measuredOf(strategy, scenario.recording.measured)
       : null;
   const migration = report?.migration ?? null;
+  const hints = (report?.hints.pages ?? 0) > 0;
   return {
     strategy,
     variant: scenario.variant,
@@ -175,6 +176,8 @@ function toRun(
     guest: report
       ? { ...report.guest, corruptions: status.counters['guest.corruptions'] ?? 0 }
       : null,
+    holds_pages: report && hints ? status.counters['guest.strategy_holds'] === 1 : null,
+    dirty_log: trail.dirtyLog,
     measured,
     error: errorOf(migration, measured),
     event_log_sha256: finish.event_log_sha256,

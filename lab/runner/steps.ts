@@ -1,4 +1,9 @@
-import type { HostStatus, MigrationReport, StrategyName } from '../../protocol/control.ts';
+import type {
+  HostStatus,
+  MigrateParams,
+  MigrationReport,
+  StrategyName,
+} from '../../protocol/control.ts';
 import { NS_PER_MS, NS_PER_S } from '../../shared/index.ts';
 import type { Progress } from '../machine/control.ts';
 import type { Machine } from '../machine/machine.ts';
@@ -12,6 +17,8 @@ import type { Run } from './result.ts';
 
 export class Trail {
   report: MigrationReport | null = null;
+  /** Of the last migration. */
+  dirtyLog: string | null = null;
   readonly checks: PendingCheck[] = [];
   readonly comparisons: PendingComparison[] = [];
   /** What a reader must know to read the figures rightly. */
@@ -108,6 +115,7 @@ async function runStep(machine: Machine, step: ActiveStep, trail: Trail): Promis
       await machine.hint(step.acknowledgeOnStop);
       return;
     case 'migrate':
+      trail.dirtyLog = logName(step.params);
       trail.report = await machine.migrate(step.params);
       trail.notes.push(...migrationNotes(trail.report), ...replayNotes(machine));
       return;
@@ -115,6 +123,11 @@ async function runStep(machine: Machine, step: ActiveStep, trail: Trail): Promis
       trail.found(await machine.verify());
       return;
   }
+}
+
+/** `kvm-bitmap`, `kvm-bitmap with clear-at-id`. */
+function logName({ dirtyLog, hintRemedy }: MigrateParams): string {
+  return hintRemedy === 'none' ? dirtyLog : `${dirtyLog} with ${hintRemedy}`;
 }
 
 function momentOf(status: HostStatus): Moment {

@@ -53,6 +53,8 @@ export function exampleRun(
       hinting_cpu_ns: 5,
       corruptions: 0,
     },
+    holds_pages: null,
+    dirty_log: 'tcg',
     measured: null,
     error: null,
     event_log_sha256: 'ab'.repeat(32),

@@ -203,7 +203,7 @@ const refused: [title: string, line: string, message: string][] = [
   [
     'a variant with steps',
     'variants: [{ name: a, steps: [boot] }]',
-    'x.yaml:4: variants[0].steps: expected one of name, machine, mm, iterate, migration, device, driver, costs, found unknown key "steps"',
+    'x.yaml:4: variants[0].steps: expected one of name, hypervisor, machine, mm, iterate, migration, device, driver, costs, found unknown key "steps"',
   ],
   [
     'a movable zone of all memory',
