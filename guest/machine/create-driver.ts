@@ -3,7 +3,7 @@ import { DEFAULT_DRIVER_CONFIG, type DriverConfig, featuresByName } from '../../
 import { DRIVER_BEHAVIOURS } from '../balloon/behaviour.ts';
 import { BalloonDriver } from '../balloon/driver.ts';
 import { knownFeatures } from '../balloon/features.ts';
-import { MemInfo } from '../folio/index.ts';
+import { MemInfo } from '../memory-users/meminfo.ts';
 import type { System, SystemConfig } from './system.ts';
 
 export function createDriver(system: System, config: SystemConfig): BalloonDriver {

@@ -5,9 +5,8 @@
  */
 import { BalloonStatTag } from '../../protocol/index.ts';
 import { PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import { LruList, type Lruvec } from '../folio/index.ts';
 import { AllocFlag, type PageAllocator } from '../mm/index.ts';
-import type { Lruvec } from './lruvec.ts';
-import { LruList } from './lruvec.ts';
 
 export class MemInfo {
   readonly #mm: PageAllocator;

@@ -1,6 +1,5 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import type { AddressSpace, Process } from '../../guest/folio/index.ts';
 import {
   ListGeneration,
   MigrateMode,
@@ -8,9 +7,11 @@ import {
   PageMigration,
 } from '../../guest/migrate/index.ts';
 import { Gfp, ZoneType } from '../../guest/mm/index.ts';
+import type { AddressSpace } from '../../guest/page-cache/page-cache.ts';
+import type { Process } from '../../guest/process/process.ts';
 import type { Kthread } from '../../guest/sched/kthread.ts';
 import { Errno, type Pfn, Prng } from '../../shared/index.ts';
-import { Machine } from '../unit/guest/folio/machine.ts';
+import { Machine } from '../unit/guest/memory-users/machine.ts';
 
 const KINDS = [
   'touch',

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import { type AddressSpace, LruList } from '../../../../guest/folio/index.ts';
+import { LruList } from '../../../../guest/folio/index.ts';
 import { PageFlag, PageOwner } from '../../../../guest/mm/index.ts';
+import type { AddressSpace } from '../../../../guest/page-cache/page-cache.ts';
 import { Errno } from '../../../../shared/index.ts';
-import { Machine } from './machine.ts';
+import { Machine } from '../memory-users/machine.ts';
 
 function machineWith(
   kind: 'file' | 'shmem',

@@ -4,18 +4,23 @@
  * checked after the page was dropped and read again.
  */
 import { assert, Errno, type Pfn } from '../../shared/index.ts';
+import type { Mapping, Memory, ReferenceHolder } from '../folio/index.ts';
 import { startMemoryCost } from '../kernel/memory-cost.ts';
 import { Gfp, MAPPING_INDEX_MAX, PageFlag, PageOwner, type Pages } from '../mm/index.ts';
+import { FileRmap } from '../rmap/file-rmap.ts';
 import type { Kthread } from '../sched/kthread.ts';
-import { FileRmap } from './file-rmap.ts';
-import type { Mapping } from './mappings.ts';
-import type { Memory, ReferenceHolder } from './memory.ts';
+import type { Writeback } from './writeback.ts';
 
 const NONE = -1;
 /** VM_READAHEAD_PAGES: 128 KiB a request. */
 const READAHEAD_PAGES = 32;
 /** Pages that are written to without giving up the vCPU. */
 const WRITES_PER_SLICE = 256;
+
+/** What the page cache needs besides: where dirty pages are written. */
+export interface FileMemory extends Memory {
+  readonly writeback: Writeback;
+}
 
 export interface AddressSpaceOptions {
   readonly name: string;
@@ -37,7 +42,7 @@ export class AddressSpace implements Mapping, ReferenceHolder {
   nrPages = 0;
   /** Entries of processes that map it. */
   readonly rmap: FileRmap;
-  readonly #memory: Memory;
+  readonly #memory: FileMemory;
   readonly #pages: Pages;
   /** Frame of each index, or NONE. */
   readonly #slots: Int32Array;
@@ -45,7 +50,7 @@ export class AddressSpace implements Mapping, ReferenceHolder {
   readonly #stored: Uint32Array;
   #isRemoved = false;
 
-  constructor(memory: Memory, options: AddressSpaceOptions) {
+  constructor(memory: FileMemory, options: AddressSpaceOptions) {
     const { sizePages } = options;
     assert(sizePages > 0 && sizePages <= MAPPING_INDEX_MAX, 'a file has pages, but not too many');
     this.name = options.name;

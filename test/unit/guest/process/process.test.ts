@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import type { Process } from '../../../../guest/folio/index.ts';
 import { LruList } from '../../../../guest/folio/index.ts';
 import { PageOwner } from '../../../../guest/mm/index.ts';
+import type { Process } from '../../../../guest/process/process.ts';
 import { Errno } from '../../../../shared/index.ts';
-import { Machine } from './machine.ts';
+import { Machine } from '../memory-users/machine.ts';
 
 function machineWith(anonPages: number): { machine: Machine; process: Process } {
   const machine = new Machine();

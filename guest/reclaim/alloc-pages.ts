@@ -3,6 +3,7 @@
  * compacted and reclaimed, and at the end the OOM killer called, as far as the flags allow.
  */
 import { Errno, NS_PER_MS, type Pfn } from '../../shared/index.ts';
+import type { PageSource } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import {
   AllocFlag,
@@ -14,10 +15,9 @@ import {
   PAGE_ALLOC_COSTLY_ORDER,
   ZoneType,
 } from '../mm/index.ts';
+import type { Oom } from '../oom/oom.ts';
 import { type Kthread, preempt } from '../sched/kthread.ts';
 import type { Kswapd } from './kswapd.ts';
-import type { PageSource } from './memory.ts';
-import type { Oom } from './oom.ts';
 import { SWAP_CLUSTER_MAX, type Vmscan } from './vmscan.ts';
 
 /** Rounds in which reclaim frees nothing, until it counts as out of memory. */

@@ -3,10 +3,10 @@
  * starts it goes on; a thread ends the writeback of all pages of one request together.
  */
 import type { Nanoseconds, Pfn } from '../../shared/index.ts';
+import type { Folios } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { PageFlag } from '../mm/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
-import type { Folios } from './folios.ts';
 
 /** A drive: how long a request takes, and each of its pages. */
 export interface StorageOptions {

@@ -4,9 +4,9 @@
  */
 import type { Kernel } from '../kernel/kernel.ts';
 import { Gfp, type GfpMask } from '../mm/index.ts';
+import type { Process } from '../process/process.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import { Mutex } from '../sched/locks.ts';
-import type { Process } from './process.ts';
 
 const OOM_SCORE_ADJ_MIN = -1000;
 /** oom_score_adj is a share of memory in thousandths. */

@@ -4,11 +4,10 @@
  * memory stays, since there is no swap. Batches are plain code; who may wait charges them one by one.
  */
 import type { Pfn } from '../../shared/index.ts';
+import { type Folios, LruList } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { PageFlag, type ZoneType } from '../mm/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
-import type { Folios } from './folios.ts';
-import { LruList } from './lruvec.ts';
 import { Shrinkers } from './shrinkers.ts';
 
 export const SWAP_CLUSTER_MAX = 32;

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { Gfp, GUP_PIN_COUNTING_BIAS, MigrateType, ZoneType } from '../../../../guest/mm/index.ts';
 import { Errno, type Pfn } from '../../../../shared/index.ts';
-import { Machine } from './machine.ts';
+import { Machine } from '../memory-users/machine.ts';
 
 describe('long-term pins', () => {
   test('fault pages in for writing, count 1024 references each, and end with the container', () => {

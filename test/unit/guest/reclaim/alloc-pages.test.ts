@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { Gfp } from '../../../../guest/mm/index.ts';
 import { Errno, Prng } from '../../../../shared/index.ts';
-import { Machine } from './machine.ts';
+import { Machine } from '../memory-users/machine.ts';
 
 /** A machine with next to nothing free, all of it `held` by the kernel. */
 function fullMachine(): { machine: Machine; release: (count: number) => void } {

@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest';
-import { type AddressSpace, LruList } from '../../../../guest/folio/index.ts';
-import { SWAP_CLUSTER_MAX } from '../../../../guest/folio/vmscan.ts';
+import { LruList } from '../../../../guest/folio/index.ts';
 import { AllocFlag, Gfp, ZoneType } from '../../../../guest/mm/index.ts';
+import type { AddressSpace } from '../../../../guest/page-cache/page-cache.ts';
+import { SWAP_CLUSTER_MAX } from '../../../../guest/reclaim/vmscan.ts';
 import { Errno } from '../../../../shared/index.ts';
-import { Machine } from './machine.ts';
+import { Machine } from '../memory-users/machine.ts';
 
 function fileOf(machine: Machine, sizePages: number, name = 'f'): AddressSpace {
   return machine.users.createSpace({ name, kind: 'file', sizePages })!;

@@ -1,7 +1,8 @@
 /** A kernel with users of memory and a scheduler, in which allocations can be made to fail. */
-import { Folios, MemoryUsers } from '../../../../guest/folio/index.ts';
+import { Folios } from '../../../../guest/folio/index.ts';
 import type { Kernel } from '../../../../guest/kernel/kernel.ts';
 import { Ram, ZERO_TAG } from '../../../../guest/machine/ram.ts';
+import { MemoryUsers } from '../../../../guest/memory-users/memory-users.ts';
 import { PageAllocator, type PageAllocatorHooks } from '../../../../guest/mm/index.ts';
 import type { Kthread } from '../../../../guest/sched/kthread.ts';
 import { Scheduler } from '../../../../guest/sched/scheduler.ts';

@@ -3,10 +3,10 @@
  * stand in the way of whoever needs larger ones.
  */
 import { Errno, type Pfn, type Prng } from '../../shared/index.ts';
+import type { Memory, ReferenceHolder } from '../folio/index.ts';
 import { startMemoryCost } from '../kernel/memory-cost.ts';
 import { Gfp, type GfpMask, PageOwner } from '../mm/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
-import type { Memory, ReferenceHolder } from './memory.ts';
 
 /** Blocks that are taken without giving up the vCPU. */
 const BLOCKS_PER_SLICE = 256;

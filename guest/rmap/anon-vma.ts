@@ -4,9 +4,8 @@
  * tree of them.
  */
 import { assert, type Pfn } from '../../shared/index.ts';
+import type { Folios, Mapping } from '../folio/index.ts';
 import type { Pages } from '../mm/index.ts';
-import type { Folios } from './folios.ts';
-import type { Mapping } from './mappings.ts';
 import { isPteOf, type PageTable, Pte, remapPte, unmapPte } from './pte.ts';
 
 /** A page's mapcount is a byte, and each member maps it once at most. */

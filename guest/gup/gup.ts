@@ -4,11 +4,11 @@
  * a page is moved first.
  */
 import { Errno, type Pfn } from '../../shared/index.ts';
+import type { Memory, ReferenceHolder } from '../folio/index.ts';
 import { GUP_PIN_COUNTING_BIAS, MigrateType, ZoneType } from '../mm/index.ts';
+import { AddressSpace } from '../page-cache/page-cache.ts';
+import type { Process } from '../process/process.ts';
 import type { Kthread } from '../sched/kthread.ts';
-import type { Memory, ReferenceHolder } from './memory.ts';
-import { AddressSpace } from './page-cache.ts';
-import type { Process } from './process.ts';
 
 /** Rounds of pin, collect and migrate; only a signal ends Linux's. */
 const ROUNDS_MAX = 10;

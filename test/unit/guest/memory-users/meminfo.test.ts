@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { LruList } from '../../../../guest/folio/lruvec.ts';
-import { MemInfo } from '../../../../guest/folio/meminfo.ts';
+import { MemInfo } from '../../../../guest/memory-users/meminfo.ts';
 import { AllocFlag, Gfp } from '../../../../guest/mm/index.ts';
 import { BalloonStatTag as Tag } from '../../../../protocol/index.ts';
 import { bareKernel } from '../kernel/machine.ts';

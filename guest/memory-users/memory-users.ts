@@ -3,24 +3,27 @@
  * the OOM killer. What runs above this layer, compaction and page migration, is plugged in.
  */
 import { Errno } from '../../shared/index.ts';
+import type { Folios, ReferenceHolder } from '../folio/index.ts';
+import { Gup } from '../gup/gup.ts';
+import { VfioContainer } from '../gup/vfio.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { highestZoneOf, type PageAllocatorHooks } from '../mm/index.ts';
+import { Oom } from '../oom/oom.ts';
+import {
+  AddressSpace,
+  type AddressSpaceOptions,
+  type FileMemory,
+} from '../page-cache/page-cache.ts';
+import { type StorageOptions, Writeback } from '../page-cache/writeback.ts';
+import { Process, type ProcessOptions } from '../process/process.ts';
+import { AllocPages } from '../reclaim/alloc-pages.ts';
+import { Kswapd } from '../reclaim/kswapd.ts';
+import { Vmscan } from '../reclaim/vmscan.ts';
 import type { Kthread } from '../sched/kthread.ts';
-import { AllocPages } from './alloc-pages.ts';
 import { auditFolios } from './audit.ts';
-import type { Folios } from './folios.ts';
-import { Gup } from './gup.ts';
-import { Kswapd } from './kswapd.ts';
-import type { Memory, ReferenceHolder } from './memory.ts';
-import { Oom } from './oom.ts';
-import { AddressSpace, type AddressSpaceOptions } from './page-cache.ts';
-import { Process, type ProcessOptions } from './process.ts';
 import { KernelMemory, type KernelMemoryOptions } from './slab.ts';
-import { VfioContainer } from './vfio.ts';
-import { Vmscan } from './vmscan.ts';
-import { type StorageOptions, Writeback } from './writeback.ts';
 
-export class MemoryUsers implements Memory {
+export class MemoryUsers implements FileMemory {
   readonly kernel: Kernel;
   readonly folios: Folios;
   readonly source: AllocPages;

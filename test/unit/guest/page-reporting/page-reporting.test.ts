@@ -1,5 +1,4 @@
 import { describe, expect, test } from 'vitest';
-import { PageReporting, type ReportedBlocks } from '../../../../guest/folio/page-reporting.ts';
 import type { Kernel } from '../../../../guest/kernel/kernel.ts';
 import {
   AllocFlag,
@@ -9,6 +8,10 @@ import {
   PageAllocator,
   PageFlag,
 } from '../../../../guest/mm/index.ts';
+import {
+  PageReporting,
+  type ReportedBlocks,
+} from '../../../../guest/page-reporting/page-reporting.ts';
 import { type Kthread, WaitQueue } from '../../../../guest/sched/kthread.ts';
 import { Scheduler } from '../../../../guest/sched/scheduler.ts';
 import { Bitmap, DEFAULT_COSTS, Errno } from '../../../../shared/index.ts';

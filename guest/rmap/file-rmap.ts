@@ -1,7 +1,7 @@
 /** Who maps a file (linux mm/rmap.c over mapping->i_mmap): ranges of processes' address spaces. */
 import { assert, type Pfn } from '../../shared/index.ts';
+import type { Folios } from '../folio/index.ts';
 import type { Pages } from '../mm/index.ts';
-import type { Folios } from './folios.ts';
 import { isPteOf, type PageTable, Pte, remapPte, unmapPte } from './pte.ts';
 
 /** A page's mapcount is a byte, and each range maps it once at most. */

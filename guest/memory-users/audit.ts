@@ -4,14 +4,12 @@
  * the middle of something, isolation excepted.
  */
 import type { Pfn } from '../../shared/index.ts';
+import { type Folios, LruList, type ReferenceHolder } from '../folio/index.ts';
 import { PageFlag, PageOwner, type Pages } from '../mm/index.ts';
 import type { MmVmstat } from '../mm/vmstat.ts';
-import type { Folios } from './folios.ts';
-import { LruList } from './lruvec.ts';
-import type { ReferenceHolder } from './memory.ts';
-import type { AddressSpace } from './page-cache.ts';
-import type { Process } from './process.ts';
-import { Pte, ptePfn } from './pte.ts';
+import type { AddressSpace } from '../page-cache/page-cache.ts';
+import type { Process } from '../process/process.ts';
+import { Pte, ptePfn } from '../rmap/pte.ts';
 
 const MAX_FINDINGS = 20;
 

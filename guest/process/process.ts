@@ -3,14 +3,14 @@
  * anonymous memory from page 0 on, and behind it the files and the shared memory that it maps.
  */
 import { assert, Errno, type Pfn } from '../../shared/index.ts';
+import type { Memory, ReferenceHolder } from '../folio/index.ts';
 import { startMemoryCost } from '../kernel/memory-cost.ts';
 import { Gfp, MAPPING_INDEX_MAX, PageOwner, type Pages } from '../mm/index.ts';
+import type { AddressSpace } from '../page-cache/page-cache.ts';
+import { AnonVma } from '../rmap/anon-vma.ts';
+import type { MappedRange } from '../rmap/file-rmap.ts';
+import { type PageTable, Pte, pteOf, ptePfn } from '../rmap/pte.ts';
 import { type Kthread, preempt } from '../sched/kthread.ts';
-import { AnonVma } from './anon-vma.ts';
-import type { MappedRange } from './file-rmap.ts';
-import type { Memory, ReferenceHolder } from './memory.ts';
-import type { AddressSpace } from './page-cache.ts';
-import { type PageTable, Pte, pteOf, ptePfn } from './pte.ts';
 
 const ANON_GFP = Gfp.GFP_HIGHUSER_MOVABLE | Gfp.__GFP_ZERO;
 const COPY_GFP = Gfp.GFP_HIGHUSER_MOVABLE;
