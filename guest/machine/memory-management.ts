@@ -5,8 +5,8 @@ import type { Compaction, Kcompactd } from '../compaction/index.ts';
 import type { Folios } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { MemoryUsers } from '../memory-users/memory-users.ts';
-import { MigrateMode, type PageMigration } from '../migrate/index.ts';
 import { Gfp } from '../mm/index.ts';
+import { MigrateMode, type PageMigration } from '../page-migration/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 
 interface Above {

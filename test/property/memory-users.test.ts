@@ -1,13 +1,13 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { Gfp, ZoneType } from '../../guest/mm/index.ts';
+import type { AddressSpace } from '../../guest/page-cache/page-cache.ts';
 import {
   ListGeneration,
   MigrateMode,
   type MigrateRequest,
   PageMigration,
-} from '../../guest/migrate/index.ts';
-import { Gfp, ZoneType } from '../../guest/mm/index.ts';
-import type { AddressSpace } from '../../guest/page-cache/page-cache.ts';
+} from '../../guest/page-migration/index.ts';
 import type { Process } from '../../guest/process/process.ts';
 import type { Kthread } from '../../guest/sched/kthread.ts';
 import { Errno, type Pfn, Prng } from '../../shared/index.ts';

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { LruList } from '../../../../guest/folio/index.ts';
-import { MigrateMode } from '../../../../guest/migrate/index.ts';
 import { PageFlag, PageOwner } from '../../../../guest/mm/index.ts';
+import { MigrateMode } from '../../../../guest/page-migration/index.ts';
 import { DEFAULT_COSTS, Errno } from '../../../../shared/index.ts';
 import { GENERATIONS, MigrationMachine } from './machine.ts';
 import { TestMapping } from './test-mapping.ts';

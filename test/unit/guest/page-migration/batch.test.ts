@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { Batch } from '../../../../guest/migrate/batch.ts';
+import { Batch } from '../../../../guest/page-migration/batch.ts';
 
 test.each([
   ['512 pages', 1, 512],

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { MigrateMode } from '../../../../guest/migrate/index.ts';
 import { PageFlag, PageOwner } from '../../../../guest/mm/index.ts';
+import { MigrateMode } from '../../../../guest/page-migration/index.ts';
 import { Errno, Prng } from '../../../../shared/index.ts';
 import { Interleaver } from './interleaver.ts';
 import { InvariantChecker } from './invariants.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { MigrateMode } from '../../../../guest/migrate/index.ts';
+import { MigrateMode } from '../../../../guest/page-migration/index.ts';
 import type { Plants } from '../../../../shared/index.ts';
 import { Interleaver } from './interleaver.ts';
 import { InvariantChecker } from './invariants.ts';

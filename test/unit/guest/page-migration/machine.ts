@@ -2,6 +2,7 @@
 import { Folios } from '../../../../guest/folio/index.ts';
 import type { Kernel } from '../../../../guest/kernel/kernel.ts';
 import { Ram, ZERO_TAG } from '../../../../guest/machine/ram.ts';
+import { Gfp, PageAllocator } from '../../../../guest/mm/index.ts';
 import {
   ListGeneration,
   MemoryFailure,
@@ -11,8 +12,7 @@ import {
   type MovableGeneration,
   PageMigration,
   PfnGeneration,
-} from '../../../../guest/migrate/index.ts';
-import { Gfp, PageAllocator } from '../../../../guest/mm/index.ts';
+} from '../../../../guest/page-migration/index.ts';
 import type { Kthread } from '../../../../guest/sched/kthread.ts';
 import { Scheduler } from '../../../../guest/sched/scheduler.ts';
 import {

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
-import { MigrateMode } from '../../../../guest/migrate/index.ts';
 import type { Pages } from '../../../../guest/mm/index.ts';
+import { MigrateMode } from '../../../../guest/page-migration/index.ts';
 import { GENERATIONS, type GenerationName, MigrationMachine } from './machine.ts';
 import { ScriptedDriver } from './scripted-driver.ts';
 

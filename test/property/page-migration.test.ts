@@ -1,13 +1,13 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { MigrateMode } from '../../guest/migrate/index.ts';
 import { PageFlag } from '../../guest/mm/index.ts';
+import { MigrateMode } from '../../guest/page-migration/index.ts';
 import { Prng } from '../../shared/index.ts';
-import { Interleaver } from '../unit/guest/migrate/interleaver.ts';
-import { InvariantChecker } from '../unit/guest/migrate/invariants.ts';
-import { GENERATIONS, MigrationMachine } from '../unit/guest/migrate/machine.ts';
-import { type Answer, ScriptedDriver } from '../unit/guest/migrate/scripted-driver.ts';
-import { TestMapping } from '../unit/guest/migrate/test-mapping.ts';
+import { Interleaver } from '../unit/guest/page-migration/interleaver.ts';
+import { InvariantChecker } from '../unit/guest/page-migration/invariants.ts';
+import { GENERATIONS, MigrationMachine } from '../unit/guest/page-migration/machine.ts';
+import { type Answer, ScriptedDriver } from '../unit/guest/page-migration/scripted-driver.ts';
+import { TestMapping } from '../unit/guest/page-migration/test-mapping.ts';
 
 const answer = fc.constantFrom<Answer>(
   ...(['move', 'sleep', 'linger', 'deflate', 'EAGAIN', 'EAGAIN', 'EINVAL'] as const),

@@ -1,7 +1,7 @@
 /** A driver of movable pages that answers as a test has told it to. */
 import type { Ram } from '../../../../guest/machine/ram.ts';
-import type { MovableGeneration, MovableOps } from '../../../../guest/migrate/index.ts';
 import { PageOwner } from '../../../../guest/mm/index.ts';
+import type { MovableGeneration, MovableOps } from '../../../../guest/page-migration/index.ts';
 import type { Kthread } from '../../../../guest/sched/kthread.ts';
 import { SpinLock } from '../../../../guest/sched/locks.ts';
 import { Errno } from '../../../../shared/index.ts';

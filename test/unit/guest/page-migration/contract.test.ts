@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { MigrateMode } from '../../../../guest/migrate/index.ts';
 import { Gfp, PageFlag, PageOwner } from '../../../../guest/mm/index.ts';
+import { MigrateMode } from '../../../../guest/page-migration/index.ts';
 import type { Kthread } from '../../../../guest/sched/kthread.ts';
 import { Errno } from '../../../../shared/index.ts';
 import { GENERATIONS, MigrationMachine } from './machine.ts';
