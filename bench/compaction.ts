@@ -1,8 +1,8 @@
 /** Both scanners of compaction over memory in which nothing moves, and page cache that does. */
 import { Compaction } from '../guest/compaction/index.ts';
 import { Folios, type Mapping } from '../guest/folio/index.ts';
-import { ListGeneration, PageMigration } from '../guest/migrate/index.ts';
 import { Gfp, GUP_PIN_COUNTING_BIAS, type PageAllocator, PageOwner } from '../guest/mm/index.ts';
+import { ListGeneration, PageMigration } from '../guest/page-migration/index.ts';
 import type { PinCheck } from '../protocol/index.ts';
 import { assert } from '../shared/index.ts';
 import { bareKernel, finish, freeMemory } from './bare-kernel.ts';

@@ -1,5 +1,6 @@
 /** migrate_pages in both shapes: pages of a driver that answers at once, and LRU pages. */
 import { Folios, type Mapping } from '../guest/folio/index.ts';
+import { Gfp, type PageAllocator, PageOwner, type Pages } from '../guest/mm/index.ts';
 import {
   ListGeneration,
   MigrateMode,
@@ -8,8 +9,7 @@ import {
   type MovableOps,
   PageMigration,
   PfnGeneration,
-} from '../guest/migrate/index.ts';
-import { Gfp, type PageAllocator, PageOwner, type Pages } from '../guest/mm/index.ts';
+} from '../guest/page-migration/index.ts';
 import type { Kthread } from '../guest/sched/kthread.ts';
 import { assert, Errno } from '../shared/index.ts';
 import { bareKernel, finish, freeMemory } from './bare-kernel.ts';

@@ -4,8 +4,8 @@
  */
 
 import { CompactPriority } from '../guest/compaction/index.ts';
-import { MigrateMode } from '../guest/migrate/index.ts';
 import { Gfp, PageFlag, PageOwner } from '../guest/mm/index.ts';
+import { MigrateMode } from '../guest/page-migration/index.ts';
 import { type Kthread, preempt } from '../guest/sched/kthread.ts';
 import { HintStatus } from '../host/balloon/hinting.ts';
 import type { ExploreThread, PageUser } from '../protocol/index.ts';

@@ -3,8 +3,8 @@
  * page tables. Each looks whether it still finds what it stored, wherever its pages are by then.
  */
 
-import type { Process } from '../guest/folio/index.ts';
 import { PteBits } from '../guest/movable/index.ts';
+import type { Process } from '../guest/process/process.ts';
 import { type Kthread, preempt } from '../guest/sched/kthread.ts';
 import type { ExploreThread } from '../protocol/index.ts';
 import { Errno } from '../shared/index.ts';

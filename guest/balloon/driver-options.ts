@@ -1,7 +1,7 @@
 /** What a balloon driver is made of, and what it asks of the kernel around it. */
 import type { FeatureSet, QueueNumbering } from '../../protocol/index.ts';
 import type { Errno } from '../../shared/index.ts';
-import type { PageReportingDevice } from '../folio/page-reporting.ts';
+import type { PageReportingDevice } from '../page-reporting/page-reporting.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
 import type { DriverBehaviour } from './behaviour.ts';

@@ -3,12 +3,12 @@
  * one buffer of writable ranges, and a wait for the host.
  */
 import { Errno, PAGE_SIZE_BYTES, pfnToGpa } from '../../shared/index.ts';
+import type { Kernel } from '../kernel/kernel.ts';
 import {
   PAGE_REPORTING_CAPACITY,
   type PageReportingDevice,
   type ReportedBlocks,
-} from '../folio/page-reporting.ts';
-import type { Kernel } from '../kernel/kernel.ts';
+} from '../page-reporting/page-reporting.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import type { Segment } from '../virtio/queue.ts';
 import type { BalloonQueues } from './queues.ts';

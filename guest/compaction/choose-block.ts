@@ -3,7 +3,6 @@
  * suitable_migration_source of linux mm/compaction.c.
  */
 import { Errno, type Pfn } from '../../shared/index.ts';
-import { MigrateMode } from '../migrate/index.ts';
 import {
   MigrateType,
   PAGE_ALLOC_COSTLY_ORDER,
@@ -11,6 +10,7 @@ import {
   PAGEBLOCK_ORDER,
   PageFlag,
 } from '../mm/index.ts';
+import { MigrateMode } from '../page-migration/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import type { CompactContext } from './compact-context.ts';
 import { blockStart, type CompactControl } from './compact-control.ts';

@@ -1,6 +1,5 @@
 /** One run of compaction: what was asked for and how far it has come (linux mm/internal.h). */
 import type { Pfn } from '../../shared/index.ts';
-import type { IsolatedSet, MigrateMode } from '../migrate/index.ts';
 import {
   Gfp,
   type GfpMask,
@@ -9,6 +8,7 @@ import {
   type PageAllocator,
   type Zone,
 } from '../mm/index.ts';
+import type { IsolatedSet, MigrateMode } from '../page-migration/index.ts';
 import { FreePages } from './free-pages.ts';
 
 /** COMPACT_CLUSTER_MAX: so many pages are isolated and migrated together. */

@@ -4,7 +4,6 @@
  * the waiting allocation is left out, and so are the per-CPU batches of the LRU.
  */
 import { assert, Errno, type Pfn } from '../../shared/index.ts';
-import { MigrateMode, type MigrateRequest } from '../migrate/index.ts';
 import {
   canStealBlock,
   fragmentationScore,
@@ -16,6 +15,7 @@ import {
   PAGEBLOCK_ORDER,
   type Zone,
 } from '../mm/index.ts';
+import { MigrateMode, type MigrateRequest } from '../page-migration/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import { Isolated, SourceChooser } from './choose-block.ts';
 import type { CompactContext } from './compact-context.ts';

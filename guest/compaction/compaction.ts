@@ -5,7 +5,6 @@
 import { Errno, type Nanoseconds } from '../../shared/index.ts';
 import type { Folios } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import { MigrateMode, type PageMigration } from '../migrate/index.ts';
 import {
   AllocFlag,
   Gfp,
@@ -16,6 +15,7 @@ import {
   type Zone,
   type ZoneType,
 } from '../mm/index.ts';
+import { MigrateMode, type PageMigration } from '../page-migration/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import { CompactContext, type CompactionOptions } from './compact-context.ts';
 import { type CompactControl, type CompactRequest, NO_ORDER } from './compact-control.ts';

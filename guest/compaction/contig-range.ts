@@ -3,7 +3,6 @@
  * taken. Their pageblocks are isolated meanwhile, so that nothing freed there is given out again.
  */
 import { assert, Errno, type Pfn } from '../../shared/index.ts';
-import { MigrateMode } from '../migrate/index.ts';
 import {
   Gfp,
   MigrateType,
@@ -14,6 +13,7 @@ import {
   type Zone,
   ZoneType,
 } from '../mm/index.ts';
+import { MigrateMode } from '../page-migration/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import type { CompactContext } from './compact-context.ts';
 import {

@@ -4,8 +4,8 @@
  * Linux, and nothing may get between.
  */
 import type { Pfn } from '../../shared/index.ts';
-import { MigrateMode } from '../migrate/index.ts';
 import { MigrateType, PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER, PageFlag } from '../mm/index.ts';
+import { MigrateMode } from '../page-migration/index.ts';
 import type { CompactContext } from './compact-context.ts';
 import { blockStart, COMPACT_CLUSTER_MAX, type CompactControl } from './compact-control.ts';
 import { isolateTarget } from './free-pages.ts';

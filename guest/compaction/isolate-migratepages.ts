@@ -4,8 +4,8 @@
  * plain code; it returns to the coroutine around it for what may wait.
  */
 import { Errno, type Pfn } from '../../shared/index.ts';
-import { MigrateMode } from '../migrate/index.ts';
 import { Gfp, PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER, PageFlag } from '../mm/index.ts';
+import { MigrateMode } from '../page-migration/index.ts';
 import { type Kthread, preempt } from '../sched/kthread.ts';
 import type { CompactContext } from './compact-context.ts';
 import { COMPACT_CLUSTER_MAX, type CompactControl } from './compact-control.ts';

@@ -4,7 +4,6 @@ import type { Kernel } from '../kernel/kernel.ts';
 import type { GfpMask } from '../mm/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import type { Folios } from './folios.ts';
-import type { Writeback } from './writeback.ts';
 
 /** Where pages come from. */
 export interface PageSource {
@@ -18,7 +17,6 @@ export interface Memory {
   readonly kernel: Kernel;
   readonly folios: Folios;
   readonly source: PageSource;
-  readonly writeback: Writeback;
 }
 
 /** Things of the kernel that hold references of pages, for the audit. */

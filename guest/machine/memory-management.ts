@@ -2,10 +2,11 @@
 import { Errno, type Pfn } from '../../shared/index.ts';
 import type { HintingStrategy } from '../balloon/hinting.ts';
 import type { Compaction, Kcompactd } from '../compaction/index.ts';
-import { type Folios, MemoryUsers } from '../folio/index.ts';
+import type { Folios } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import { MigrateMode, type PageMigration } from '../migrate/index.ts';
+import { MemoryUsers } from '../memory-users/memory-users.ts';
 import { Gfp } from '../mm/index.ts';
+import { MigrateMode, type PageMigration } from '../page-migration/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 
 interface Above {

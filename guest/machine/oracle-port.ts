@@ -5,9 +5,9 @@
 import { type Message, u32Bytes } from '../../protocol/index.ts';
 import { Bitmap, type EventLog, type Nanoseconds, type Pfn } from '../../shared/index.ts';
 import type { HintingStrategy } from '../balloon/hinting.ts';
-import type { PageReporting } from '../folio/index.ts';
 import type { HintRecord } from '../hinting/hint-record.ts';
 import type { PageAllocator } from '../mm/index.ts';
+import type { PageReporting } from '../page-reporting/page-reporting.ts';
 import type { PageReliance } from '../reliance/page-reliance.ts';
 import { rangesOf } from './memory-port.ts';
 import { POISON_TAG, type Ram, ZERO_TAG } from './ram.ts';

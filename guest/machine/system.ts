@@ -9,19 +9,21 @@ import type { BalloonDriver } from '../balloon/driver.ts';
 import { refusesToHint } from '../balloon/features.ts';
 import type { HintingStrategy } from '../balloon/hinting.ts';
 import { Compaction, Kcompactd } from '../compaction/index.ts';
-import { Folios, type MemoryUsers, PageReporting } from '../folio/index.ts';
+import { Folios } from '../folio/index.ts';
 import { createStrategy } from '../hinting/create.ts';
 import { HintRecord } from '../hinting/hint-record.ts';
 import type { Kernel, PageTracer } from '../kernel/kernel.ts';
+import type { MemoryUsers } from '../memory-users/memory-users.ts';
+import { PageAllocator } from '../mm/index.ts';
+import { MappedDriver, PageTables, Zspool } from '../movable/index.ts';
 import {
   ListGeneration,
   MemoryFailure,
   type MovableGeneration,
   PageMigration,
   PfnGeneration,
-} from '../migrate/index.ts';
-import { PageAllocator } from '../mm/index.ts';
-import { MappedDriver, PageTables, Zspool } from '../movable/index.ts';
+} from '../page-migration/index.ts';
+import { PageReporting } from '../page-reporting/page-reporting.ts';
 import { PageReliance, Reliance } from '../reliance/page-reliance.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';

@@ -3,8 +3,10 @@
  * page, so that an audit can say whether every one still holds it.
  */
 import { BallastError, Errno, type Pfn } from '../../shared/index.ts';
-import type { AddressSpace, MemoryUsers, Process } from '../folio/index.ts';
+import type { MemoryUsers } from '../memory-users/memory-users.ts';
 import { PageFlag } from '../mm/index.ts';
+import type { AddressSpace } from '../page-cache/page-cache.ts';
+import type { Process } from '../process/process.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import type { ContentChecks } from './content-checks.ts';
 

@@ -1,6 +1,6 @@
 /** Giving up a movable page that may be moved at the same time. */
 import type { Pfn } from '../../shared/index.ts';
-import type { MovableGeneration } from '../migrate/index.ts';
+import type { MovableGeneration } from '../page-migration/index.ts';
 import type { Kthread } from '../sched/kthread.ts';
 
 /**

@@ -5,21 +5,21 @@
  */
 import { PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import { SpinLock } from '../sched/locks.ts';
-import type { Zspage } from './zspage.ts';
 
 const MAX_PAGES_PER_ZSPAGE = 4;
 /** Bytes of the largest object of each class. */
 const CLASS_SIZES_BYTES = [256, 640, 1360, 2720, 3264, PAGE_SIZE_BYTES] as const;
 
-export class SizeClass {
+/** `Z` is a zspage, which knows its class. */
+export class SizeClass<Z> {
   readonly sizeBytes: number;
   readonly pagesPerZspage: number;
   readonly objectsPerZspage: number;
   /** Guards the zspages of the class and their free objects. */
   readonly lock: SpinLock;
   /** Those that hold objects and have room for another, and those that have none; oldest first. */
-  readonly partial = new Set<Zspage>();
-  readonly full = new Set<Zspage>();
+  readonly partial = new Set<Z>();
+  readonly full = new Set<Z>();
 
   constructor(sizeBytes: number) {
     this.sizeBytes = sizeBytes;
@@ -28,7 +28,7 @@ export class SizeClass {
     this.lock = new SpinLock(`zs class ${sizeBytes} lock`);
   }
 
-  *zspages(): Generator<Zspage> {
+  *zspages(): Generator<Z> {
     yield* this.partial;
     yield* this.full;
   }
@@ -43,8 +43,8 @@ export class SizeClass {
   }
 }
 
-export function sizeClasses(): readonly SizeClass[] {
-  return CLASS_SIZES_BYTES.map((sizeBytes) => new SizeClass(sizeBytes));
+export function sizeClasses<Z>(): readonly SizeClass<Z>[] {
+  return CLASS_SIZES_BYTES.map((sizeBytes) => new SizeClass<Z>(sizeBytes));
 }
 
 /** The number of pages that wastes the smallest share at their end. */

@@ -5,8 +5,14 @@ import type { SizeClass } from './size-class.ts';
 /** Not a handle. */
 export const NO_HANDLE = 0;
 
+/** Where an object is: the page that it begins in, and its index in its zspage. */
+export interface ObjectLocation {
+  readonly pfn: Pfn;
+  readonly object: number;
+}
+
 export class Zspage {
-  readonly sizeClass: SizeClass;
+  readonly sizeClass: SizeClass<Zspage>;
   /** The pool's own; its pages carry it in page->mapping. */
   readonly number: number;
   /** In the order of their objects. Page migration replaces single ones. */
@@ -17,7 +23,7 @@ export class Zspage {
   /** The zspage's lock: so many have it mapped and read it; who moves a page needs 0. */
   readers = 0;
 
-  constructor(sizeClass: SizeClass, number: number, pfns: Pfn[]) {
+  constructor(sizeClass: SizeClass<Zspage>, number: number, pfns: Pfn[]) {
     this.number = number;
     this.sizeClass = sizeClass;
     this.pfns = pfns;

@@ -1,9 +1,21 @@
 /** Whole-state audit of a zsmalloc-like pool: says in words what does not hold. */
+import type { Pfn } from '../../shared/index.ts';
 import { PageFlag, PageOwner, type Pages } from '../mm/index.ts';
-import { NO_HANDLE, type Zspage } from './zspage.ts';
-import type { Zspool } from './zspool.ts';
+import type { FrameWords } from './frame-words.ts';
+import type { SizeClass } from './size-class.ts';
+import { NO_HANDLE, type ObjectLocation, type Zspage } from './zspage.ts';
 
-export function auditZspool(pool: Zspool, pages: Pages, contents: boolean): string[] {
+/** What is looked at of a pool. */
+export interface AuditedPool {
+  readonly classes: readonly SizeClass<Zspage>[];
+  /** Of each handle. */
+  readonly locations: ReadonlyMap<number, ObjectLocation>;
+  readonly words: FrameWords;
+  /** The zspage that a page says it is of. */
+  zspageOf(pfn: Pfn): Zspage | undefined;
+}
+
+export function auditZspool(pool: AuditedPool, pages: Pages, contents: boolean): string[] {
   const problems: string[] = [];
   let objects = 0;
   for (const sizeClass of pool.classes) {
@@ -18,7 +30,7 @@ export function auditZspool(pool: Zspool, pages: Pages, contents: boolean): stri
   return problems;
 }
 
-function auditPages(pool: Zspool, pages: Pages, zspage: Zspage, contents: boolean): string[] {
+function auditPages(pool: AuditedPool, pages: Pages, zspage: Zspage, contents: boolean): string[] {
   const problems: string[] = [];
   for (const pfn of zspage.pfns) {
     const isOurs = pages.owner[pfn] === PageOwner.ZSMALLOC && pages.hasFlag(pfn, PageFlag.MOVABLE);
@@ -30,7 +42,7 @@ function auditPages(pool: Zspool, pages: Pages, zspage: Zspage, contents: boolea
   return problems;
 }
 
-function auditObjects(pool: Zspool, zspage: Zspage): string[] {
+function auditObjects(pool: AuditedPool, zspage: Zspage): string[] {
   const problems: string[] = [];
   const { sizeClass, pfns } = zspage;
   let inUse = 0;

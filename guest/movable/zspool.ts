@@ -6,14 +6,14 @@
 import { assert, Errno, type Pfn } from '../../shared/index.ts';
 import type { Folios } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import type { MovableGeneration, MovableOps } from '../migrate/index.ts';
 import { Gfp, PageOwner } from '../mm/index.ts';
+import type { MovableGeneration, MovableOps } from '../page-migration/index.ts';
 import { type Kthread, preempt } from '../sched/kthread.ts';
 import { SpinLock } from '../sched/locks.ts';
 import { FrameWords } from './frame-words.ts';
 import { releaseWhereItIs } from './release.ts';
 import { type SizeClass, sizeClasses } from './size-class.ts';
-import { NO_HANDLE, Zspage } from './zspage.ts';
+import { NO_HANDLE, type ObjectLocation, Zspage } from './zspage.ts';
 import { auditZspool } from './zspool-audit.ts';
 
 const ZSPAGE_GFP =
@@ -33,16 +33,10 @@ export interface MappedObject {
   readonly object: number;
 }
 
-/** Where an object is: the page that it begins in, and its index in its zspage. */
-export interface ObjectLocation {
-  readonly pfn: Pfn;
-  readonly object: number;
-}
-
 export class Zspool implements MovableOps {
   readonly name = 'zsmalloc';
   readonly counters = { zs_pages: 0, zs_objects: 0, zs_migrated: 0, zs_migrate_busy: 0 };
-  readonly classes = sizeClasses();
+  readonly classes = sizeClasses<Zspage>();
   /** Of each handle. */
   readonly locations = new Map<number, ObjectLocation>();
   readonly words: FrameWords;
@@ -214,7 +208,7 @@ export class Zspool implements MovableOps {
   }
 
   /** Null: there is not enough memory. */
-  #newZspage(sizeClass: SizeClass): Zspage | null {
+  #newZspage(sizeClass: SizeClass<Zspage>): Zspage | null {
     const { mm } = this.#kernel;
     const pfns: Pfn[] = [];
     for (let i = 0; i < sizeClass.pagesPerZspage; i++) {

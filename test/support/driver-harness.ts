@@ -5,18 +5,19 @@
 import { BalloonDriver } from '../../guest/balloon/driver.ts';
 import type { BalloonDriverOptions } from '../../guest/balloon/driver-options.ts';
 import type { HintingStrategy, HintObserver } from '../../guest/balloon/hinting.ts';
-import { Folios, PageReporting } from '../../guest/folio/index.ts';
+import { Folios } from '../../guest/folio/index.ts';
 import type { Kernel } from '../../guest/kernel/kernel.ts';
 import { POISON_TAG, Ram, ZERO_TAG } from '../../guest/machine/ram.ts';
+import { PAGEBLOCK_ORDER, PageAllocator } from '../../guest/mm/index.ts';
+import { PageFlag, PageOwner, Pages } from '../../guest/mm/pages.ts';
+import type { Zone } from '../../guest/mm/zone.ts';
 import {
   ListGeneration,
   type MovableGeneration,
   PageMigration,
   PfnGeneration,
-} from '../../guest/migrate/index.ts';
-import { PAGEBLOCK_ORDER, PageAllocator } from '../../guest/mm/index.ts';
-import { PageFlag, PageOwner, Pages } from '../../guest/mm/pages.ts';
-import type { Zone } from '../../guest/mm/zone.ts';
+} from '../../guest/page-migration/index.ts';
+import { PageReporting } from '../../guest/page-reporting/page-reporting.ts';
 import type { Kthread } from '../../guest/sched/kthread.ts';
 import { Scheduler } from '../../guest/sched/scheduler.ts';
 import { ChannelTransport } from '../../guest/virtio/channel-transport.ts';

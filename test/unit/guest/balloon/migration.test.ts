@@ -1,7 +1,7 @@
 /** Pages of the balloon under page migration, with the real device on the other side. */
 import { describe, expect, test } from 'vitest';
-import { MigrateMode, type MigrateRequest } from '../../../../guest/migrate/index.ts';
 import { Gfp, MigrateType, PageOwner, ZoneType } from '../../../../guest/mm/index.ts';
+import { MigrateMode, type MigrateRequest } from '../../../../guest/page-migration/index.ts';
 import type { Kthread } from '../../../../guest/sched/kthread.ts';
 import { type Message, toUint32 } from '../../../../protocol/index.ts';
 import { NO_PLANTS } from '../../../../shared/index.ts';

@@ -1,9 +1,9 @@
 /** Pages of a balloon whose driver is not virtio's. */
 import { expect, test } from 'vitest';
 import { BalloonPages } from '../../../../guest/balloon/pages.ts';
-import { MigrateMode } from '../../../../guest/migrate/index.ts';
+import { MigrateMode } from '../../../../guest/page-migration/index.ts';
 import { Errno } from '../../../../shared/index.ts';
-import { GENERATIONS, MigrationMachine } from '../migrate/machine.ts';
+import { GENERATIONS, MigrationMachine } from '../page-migration/machine.ts';
 
 const PAGES = 8;
 

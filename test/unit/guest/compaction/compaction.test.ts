@@ -4,10 +4,10 @@ import type { CompactRequest } from '../../../../guest/compaction/compact-contro
 import { ZoneCompactor } from '../../../../guest/compaction/compact-zone.ts';
 import { CompactPriority } from '../../../../guest/compaction/index.ts';
 import { CompactResult } from '../../../../guest/compaction/result.ts';
-import { MigrateMode } from '../../../../guest/migrate/index.ts';
 import { Gfp, MigrateType, ZoneType } from '../../../../guest/mm/index.ts';
+import { MigrateMode } from '../../../../guest/page-migration/index.ts';
 import { Errno } from '../../../../shared/index.ts';
-import { GENERATIONS } from '../migrate/machine.ts';
+import { GENERATIONS } from '../page-migration/machine.ts';
 import { CompactionMachine, type FrameKind } from './machine.ts';
 
 const { ASYNC, SYNC_LIGHT, SYNC_FULL } = CompactPriority;

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { Gfp, MigrateType, PageFlag, PageOwner } from '../../../../guest/mm/index.ts';
 import { Errno } from '../../../../shared/index.ts';
-import { GENERATIONS } from '../migrate/machine.ts';
+import { GENERATIONS } from '../page-migration/machine.ts';
 import { CompactionMachine, type FrameKind } from './machine.ts';
 
 const START = 1024;

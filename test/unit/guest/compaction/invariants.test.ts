@@ -8,10 +8,10 @@ import type {
 } from '../../../../guest/compaction/compact-control.ts';
 import { ZoneCompactor } from '../../../../guest/compaction/compact-zone.ts';
 import type { CompactResult } from '../../../../guest/compaction/result.ts';
-import { MigrateMode } from '../../../../guest/migrate/index.ts';
 import { Gfp, PAGEBLOCK_NR_PAGES, PageFlag, PageOwner } from '../../../../guest/mm/index.ts';
+import { MigrateMode } from '../../../../guest/page-migration/index.ts';
 import { PIN_CHECKS, type PinCheck } from '../../../../protocol/index.ts';
-import { GENERATIONS, type GenerationName } from '../migrate/machine.ts';
+import { GENERATIONS, type GenerationName } from '../page-migration/machine.ts';
 import { CompactionMachine, type FrameKind } from './machine.ts';
 
 const RAM_PAGES = 3072;

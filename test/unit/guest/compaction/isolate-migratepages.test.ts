@@ -5,11 +5,11 @@ import type {
   CompactRequest,
 } from '../../../../guest/compaction/compact-control.ts';
 import { MigrateScanner } from '../../../../guest/compaction/isolate-migratepages.ts';
-import { MigrateMode } from '../../../../guest/migrate/index.ts';
 import { Gfp, MigrateType, PageFlag, ZoneType } from '../../../../guest/mm/index.ts';
+import { MigrateMode } from '../../../../guest/page-migration/index.ts';
 import type { PinCheck } from '../../../../protocol/index.ts';
 import { Errno } from '../../../../shared/index.ts';
-import { GENERATIONS } from '../migrate/machine.ts';
+import { GENERATIONS } from '../page-migration/machine.ts';
 import { CompactionMachine, type FrameKind } from './machine.ts';
 
 const { ASYNC, SYNC_LIGHT, SYNC } = MigrateMode;

@@ -3,9 +3,9 @@ import { Compaction, type CompactPriority } from '../../../../guest/compaction/i
 import { Gfp, PageFlag, PageOwner } from '../../../../guest/mm/index.ts';
 import type { Kthread } from '../../../../guest/sched/kthread.ts';
 import type { PinCheck } from '../../../../protocol/index.ts';
-import { type GenerationName, KERNEL_PAGES, MigrationMachine } from '../migrate/machine.ts';
-import { ScriptedDriver } from '../migrate/scripted-driver.ts';
-import { TestMapping } from '../migrate/test-mapping.ts';
+import { type GenerationName, KERNEL_PAGES, MigrationMachine } from '../page-migration/machine.ts';
+import { ScriptedDriver } from '../page-migration/scripted-driver.ts';
+import { TestMapping } from '../page-migration/test-mapping.ts';
 
 /**
  * `kernel`: not movable. `file`, `anon`: on the LRU; `mapped`: `file` with two PTEs. `pinned`: `file`

@@ -10,7 +10,7 @@ import {
 } from '../../../../guest/mm/index.ts';
 import type { Kthread } from '../../../../guest/sched/kthread.ts';
 import { PIN_CHECKS, type PinCheck } from '../../../../protocol/index.ts';
-import { KERNEL_PAGES } from '../migrate/machine.ts';
+import { KERNEL_PAGES } from '../page-migration/machine.ts';
 import { CompactionMachine } from './machine.ts';
 
 /** 1 GiB, of which nine tenths are memory of another guest, which a VFIO device has pinned. */

@@ -1,10 +1,10 @@
 /** What every user of movable pages owes page migration, in both generations. */
 import { describe, expect, test } from 'vitest';
-import { MigrateMode } from '../../../../guest/migrate/index.ts';
 import { PageFlag } from '../../../../guest/mm/index.ts';
+import { MigrateMode } from '../../../../guest/page-migration/index.ts';
 import { Errno, Prng } from '../../../../shared/index.ts';
-import { Interleaver } from '../migrate/interleaver.ts';
-import { GENERATIONS, MigrationMachine } from '../migrate/machine.ts';
+import { Interleaver } from '../page-migration/interleaver.ts';
+import { GENERATIONS, MigrationMachine } from '../page-migration/machine.ts';
 import { type MovableUser, USERS } from './users.ts';
 
 const PAGES = 6;

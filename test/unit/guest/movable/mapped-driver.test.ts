@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { MigrateMode } from '../../../../guest/migrate/index.ts';
 import { MappedDriver } from '../../../../guest/movable/index.ts';
-import { GENERATIONS, MigrationMachine } from '../migrate/machine.ts';
+import { MigrateMode } from '../../../../guest/page-migration/index.ts';
+import { GENERATIONS, MigrationMachine } from '../page-migration/machine.ts';
 
 const PAGES = 4;
 const { ASYNC } = MigrateMode;

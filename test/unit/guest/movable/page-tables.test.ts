@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import { MigrateMode } from '../../../../guest/migrate/index.ts';
 import { Gfp, PageFlag, PageOwner } from '../../../../guest/mm/index.ts';
 import { PageTables, PteBits } from '../../../../guest/movable/index.ts';
+import { MigrateMode } from '../../../../guest/page-migration/index.ts';
 import { Errno } from '../../../../shared/index.ts';
-import { GENERATIONS, MigrationMachine } from '../migrate/machine.ts';
+import { GENERATIONS, MigrationMachine } from '../page-migration/machine.ts';
 
 const { ASYNC, SYNC } = MigrateMode;
 const { PRESENT, ACCESSED, DIRTY, SHIFT } = PteBits;

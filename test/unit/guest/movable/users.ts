@@ -10,7 +10,7 @@ import {
 import { type Kthread, preempt } from '../../../../guest/sched/kthread.ts';
 import { Mutex } from '../../../../guest/sched/locks.ts';
 import { Errno } from '../../../../shared/index.ts';
-import type { MigrationMachine } from '../migrate/machine.ts';
+import type { MigrationMachine } from '../page-migration/machine.ts';
 
 const LOOK = preempt('look');
 

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import { MigrateMode } from '../../../../guest/migrate/index.ts';
 import { Zspool } from '../../../../guest/movable/index.ts';
 import { sizeClasses } from '../../../../guest/movable/size-class.ts';
+import { MigrateMode } from '../../../../guest/page-migration/index.ts';
 import { Errno } from '../../../../shared/index.ts';
-import { GENERATIONS, MigrationMachine } from '../migrate/machine.ts';
+import { GENERATIONS, MigrationMachine } from '../page-migration/machine.ts';
 
 function newPool(generation: (typeof GENERATIONS)[number] = 'list') {
   const machine = new MigrationMachine(generation);
