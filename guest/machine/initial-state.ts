@@ -16,6 +16,12 @@ export function applyRecording(recording: Recording, mm: PageAllocator, ram: Ram
   for (let pfn = 0; pfn < ram.pageCount; pfn++) {
     ram.setInitial(pfn, start.zero.get(pfn), start.neverTouched.get(pfn));
   }
+  if (mm.freedContent === null) return;
+  // A kernel with another option than the recorded one has filled what is free now, at boot or since.
+  const free = new Bitmap(ram.pageCount);
+  mm.writeFreeSet(free);
+  const tag = mm.freedContent === 'poison' ? POISON_TAG : ZERO_TAG;
+  for (let pfn = free.nextSet(0); pfn >= 0; pfn = free.nextSet(pfn + 1)) ram.fill(pfn, 1, tag);
 }
 
 /**

@@ -64,6 +64,30 @@ describe.each([
   });
 });
 
+test('a guest with init_on_free is broken by hints of pages that were sent before they were freed', async () => {
+  const scenario = await parseScenario(
+    'init-on-free.yaml',
+    `
+recording: churn-1g
+mm: { init_on_alloc: false, init_on_free: true }
+strategies: [iterate, alloc]
+driver: { hint_trusted_free_pages: true }
+steps:
+  - boot
+  - workload: recording
+  # It fills its memory and frees it while it is migrated.
+  - wait: 500ms
+  - migrate
+  - process: { name: new, anonymous: 500MiB }
+`,
+  );
+  const [iterate, alloc] = await runScenario(scenario, { jobs: 2 });
+  expect(iterate?.memory?.broken_free_pages).toBeGreaterThan(10_000);
+  expect(iterate?.guest?.corruptions).toBeGreaterThan(1000);
+  expect([alloc?.memory?.broken_free_pages, alloc?.guest?.corruptions]).toEqual([0, 0]);
+  expect(alloc?.audit_problems).toEqual([]);
+});
+
 test('discarded hints break such a guest without a migration, and its audit says so', async () => {
   const scenario = await parseScenario(
     'discards.yaml',
