@@ -237,6 +237,11 @@ export class Hypervisor {
     return (await this.vmm.request({ name: 'verify' }, 'verified')).problems;
   }
 
+  /** SHA-256 of the host's event log. */
+  logDigest(): string {
+    return this.#log.digest();
+  }
+
   /** SHA-256 over both sides' event logs. */
   async digest(): Promise<string> {
     const guest = await this.vmm.request({ name: 'getGuestDigest' }, 'guestDigest');

@@ -80,7 +80,7 @@ class HostProcess {
       case 'ledgerHistories':
         return this.#machine.ledgerHistories((params as { pfns: number[] }).pfns);
       case 'retire':
-        return { peak_rss_bytes: peakRssBytes() };
+        return { peak_rss_bytes: peakRssBytes(), event_log_sha256: this.#machine.logDigest() };
       case 'startMigration':
         this.#machine.startMigration(params as MigrateParams);
         return null;

@@ -283,7 +283,11 @@ export interface HostCommands {
   /** What a source that its guest has left knows of these pages, oldest first. */
   ledgerHistories: { params: { readonly pfns: readonly number[] }; result: readonly string[][] };
   /** The end of a source that its guest has left. */
-  retire: { params: null; result: { readonly peak_rss_bytes: number } };
+  retire: {
+    params: null;
+    /** The digest is that of its event log alone. */
+    result: { readonly peak_rss_bytes: number; readonly event_log_sha256: string };
+  };
   /** As `migrate`, but in the background: it gets on with `runUntil`, and nothing is evaluated. */
   startMigration: { params: MigrateParams; result: null };
   /** migrate-set-parameters, of the one in the background. */

@@ -19,25 +19,57 @@ interface HandFlags extends Omit<SimulationFlags, 'strategies' | 'jobs'> {
   readonly strategy?: StrategyName;
 }
 
+interface HostFlags extends HandFlags {
+  readonly listen: string;
+  readonly migrateTo?: string;
+  readonly incoming?: string;
+}
+
+/** The steps of the destination: those behind the first migration. */
+function afterMigration(scenario: Scenario): Scenario {
+  const at = scenario.steps.findIndex(({ kind }) => kind === 'migrate');
+  return { ...scenario, steps: at < 0 ? [] : scenario.steps.slice(at + 1) };
+}
+
 export function addHostCommand(program: Command, done: (status: number) => void): void {
   const command = program
     .command('host')
     .description('the hypervisor alone: waits for one guest, then runs the steps of the scenario')
     .argument('<scenario>', 'as for run')
-    .requiredOption('--listen <address>', 'unix:/path or tcp:host:port');
+    .requiredOption('--listen <address>', 'where the guest connects: unix:/path or tcp:host:port')
+    .option('--migrate-to <address>', 'migrations go to the host that waits there with --incoming')
+    .option(
+      '--incoming <address>',
+      'take the guest over from another host, and run what follows its first migrate',
+    );
   addHandOptions(command)
     .option('--json <file>', 'write the results; - writes them to stdout')
     .addHelpText('after', HOST_GUIDE)
-    .action(async (argument: string, flags: HandFlags & { listen: string }) => {
+    .action(async (argument: string, flags: HostFlags) => {
       const listen = parseAddress(flags.listen);
-      const scenario = await loadForOne(argument, flags);
+      const loaded = await loadForOne(argument, flags);
+      const incoming = flags.incoming ? parseAddress(flags.incoming) : null;
+      const scenario = incoming ? afterMigration(loaded) : loaded;
       const onListening = (address: typeof listen) => {
         const text = formatAddress(address);
+        if (incoming) {
+          complain(
+            `waiting for a migration at ${text}; send it with: ballast host … --migrate-to ${text}`,
+          );
+          return;
+        }
         complain(
           `waiting for a guest at ${text}; start it with: ballast guest ${argument} --strategy ${scenario.strategies[0]} --connect ${text}`,
         );
       };
-      done(await simulate('host', scenario, flags, { listen, onListening }));
+      done(
+        await simulate('host', scenario, flags, {
+          listen,
+          onListening,
+          ...(incoming ? { incoming } : {}),
+          ...(flags.migrateTo ? { migrateTo: parseAddress(flags.migrateTo) } : {}),
+        }),
+      );
     });
 }
 

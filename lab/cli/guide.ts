@@ -84,6 +84,12 @@ Example, in two terminals:
   $ ballast host  idle-1g --strategy alloc --listen  unix:/tmp/machine.sock
   $ ballast guest idle-1g --strategy alloc --connect unix:/tmp/machine.sock
 Over TCP the host may be another machine; bind to an address that only friends can reach.
+
+A migration between two hosts, with the guest started as above:
+  $ ballast host idle-1g --listen unix:/tmp/b.sock --incoming   tcp:127.0.0.1:4444
+  $ ballast host idle-1g --listen unix:/tmp/a.sock --migrate-to tcp:127.0.0.1:4444
+The source ends with its migrate step; the destination says what arrived and goes on with the steps
+behind it.
 ${EXIT_STATUSES}
 `;
 

@@ -16,18 +16,22 @@ export type DestinationConfig = (index: number) => HostConfig;
 export class Destinations {
   readonly #control: Control;
   readonly #configOf: DestinationConfig;
+  readonly #given: Address | null;
   #next: Promise<Address> | null = null;
   #count = 0;
   /** Of the hosts that the guest has left. */
   peakRssBytes = 0;
 
-  constructor(control: Control, configOf: DestinationConfig) {
+  /** `given`: a host that was started by hand, which gets the guest for good; null: our own. */
+  constructor(control: Control, configOf: DestinationConfig, given: Address | null = null) {
+    this.#given = given;
     this.#control = control;
     this.#configOf = configOf;
   }
 
   /** Starts the process for the next migration, in the background. */
   prepare(): void {
+    if (this.#given) return;
     this.#next ??= this.#start();
     // Whoever migrates hears of it.
     this.#next.catch(() => undefined);
@@ -36,7 +40,12 @@ export class Destinations {
   /** Where the next migration's stream goes. @throws BallastError when the process cannot be had. */
   async stream(): Promise<Address> {
     this.prepare();
-    return this.#next!;
+    return this.#given ?? this.#next!;
+  }
+
+  /** The guest goes where none of our commands reach it. */
+  get takesAway(): boolean {
+    return this.#given !== null;
   }
 
   /** The guest has moved: the destination is the host now. Returns the whole report. */

@@ -22,7 +22,7 @@ import type { Entries } from './child.ts';
 import { onExit, removeFolder } from './cleanup.ts';
 import { Control, type Progress } from './control.ts';
 import { Destinations } from './destination.ts';
-import { Machine } from './machine.ts';
+import { Machine, type MachineFacts } from './machine.ts';
 
 /** Starts the pair of processes, for the runner and for other people's integration tests. */
 
@@ -60,6 +60,10 @@ export interface LaunchOptions {
   readonly acceptLateHints?: boolean;
   /** The host never sends a page again that was hinted once: the same. */
   readonly neverResendHinted?: boolean;
+  /** Migrations go to a host that was started by hand, at this address; the guest is gone then. */
+  readonly migrateTo?: Address;
+  /** Be the destination of a migration: wait at this address for its source, and at `listen` for the guest. */
+  readonly incoming?: Address;
   /** Where the processes meet. Default: a unix socket in a new folder of the temporary directory. */
   readonly listen?: Address;
   /** The guest is a real kernel in an x86 emulator; what says how ours is made is not used then. */
@@ -80,10 +84,14 @@ export async function launch(options: LaunchOptions = {}, entries?: Entries): Pr
   const folder = options.listen ? null : await mkdtemp(`${tmpdir()}/ballast-`);
   const address = options.listen ?? { kind: 'unix', path: `${folder}/guest.sock` };
   const control = new Control(options.onProgress ?? (() => {}), entries);
-  const destinations = new Destinations(control, (index) => ({
-    ...hostConfig(options, address, guest.ramPages),
-    logPath: options.logDirectory ? resolve(options.logDirectory, `host-${index + 1}.log`) : null,
-  }));
+  const destinations = new Destinations(
+    control,
+    (index) => ({
+      ...hostConfig(options, address, guest.ramPages),
+      logPath: options.logDirectory ? resolve(options.logDirectory, `host-${index + 1}.log`) : null,
+    }),
+    options.migrateTo ?? null,
+  );
   // A host that ends while it listens leaves its socket file behind; one of ours, from `bound` on.
   let socketFile: string | null = null;
   const removeSocket = () => {
@@ -101,7 +109,15 @@ export async function launch(options: LaunchOptions = {}, entries?: Entries): Pr
     withdraw();
   };
   try {
-    const bound = await control.call('listen', hostConfig(options, address, guest.ramPages));
+    const config = hostConfig(options, address, guest.ramPages);
+    if (options.incoming) {
+      const bound = await control.call('incoming', { config, stream: options.incoming });
+      options.onListening?.(bound.stream, guest);
+      const arrival = await control.call('arrive', null);
+      const facts = factsOf(options, recording, { ramPages: guest.ramPages, vcpus: guest.vcpus });
+      return new Machine(control, facts, destinations, dispose, arrival);
+    }
+    const bound = await control.call('listen', config);
     if (bound.kind === 'unix') socketFile = bound.path;
     if (options.onListening) options.onListening(bound, guest);
     else if (options.linux) {
@@ -112,21 +128,24 @@ export async function launch(options: LaunchOptions = {}, entries?: Entries): Pr
     // The connection outlives its name, so nothing can be left behind from here on.
     socketFile = null;
     if (folder) removeFolder(folder);
-    return new Machine(
-      control,
-      {
-        ...hello,
-        recording,
-        monitorLatencyNs: monitorLatency(options),
-        isLinux: options.linux !== undefined,
-      },
-      destinations,
-      dispose,
-    );
+    return new Machine(control, factsOf(options, recording, hello), destinations, dispose);
   } catch (error) {
     await dispose();
     throw error;
   }
+}
+
+function factsOf(
+  options: LaunchOptions,
+  recording: RecordingFacts | null,
+  hello: Pick<MachineFacts, 'ramPages' | 'vcpus'>,
+): MachineFacts {
+  return {
+    ...hello,
+    recording,
+    monitorLatencyNs: monitorLatency(options),
+    isLinux: options.linux !== undefined,
+  };
 }
 
 /** What a guest process of these options is told; for `ballast guest`. */

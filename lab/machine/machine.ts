@@ -1,5 +1,6 @@
 import type { GuestStatsReport } from '../../protocol/balloon-stats.ts';
 import type {
+  ArrivalReport,
   HintingStatus,
   HostCommands,
   HostStatus,
@@ -57,6 +58,10 @@ export class Machine implements AsyncDisposable {
   readonly #control: Control;
   readonly #dispose: () => Promise<void>;
   readonly #destinations: Destinations;
+  /** Of a guest that came from another host: what was found then. */
+  readonly arrival: ArrivalReport | null;
+  #hasLeft = false;
+  #lastStatus: HostStatus | null = null;
   #replayStartNs: number | null = null;
 
   constructor(
@@ -64,7 +69,9 @@ export class Machine implements AsyncDisposable {
     facts: MachineFacts,
     destinations: Destinations,
     dispose: () => Promise<void>,
+    arrival: ArrivalReport | null = null,
   ) {
+    this.arrival = arrival;
     this.#control = control;
     this.facts = facts;
     this.#dispose = dispose;
@@ -213,25 +220,39 @@ export class Machine implements AsyncDisposable {
       ...DEFAULT_DIRTY_LOG,
       ...params,
     };
+    await this.status();
     const report = await this.#control.call('migrate', { migrate, to });
     const hasMoved = report.migration.status === 'completed';
+    if (hasMoved && this.#destinations.takesAway) {
+      this.#hasLeft = true;
+      return report;
+    }
     const whole = hasMoved ? await this.#destinations.settle(report) : report;
     if (!hasMoved) await this.#destinations.drop();
     await this.status();
     return whole;
   }
 
+  /** The guest is at a host that somebody else has started: nothing can be asked of it here. */
+  get hasLeft(): boolean {
+    return this.#hasLeft;
+  }
+
+  /** Of a guest that has left: as it was when its migration began. */
   async status(): Promise<HostStatus> {
+    if (this.#hasLeft && this.#lastStatus) return this.#lastStatus;
     return this.#seen(await this.#control.call('status', null));
   }
 
   /** Full audit of the guest's page allocator and driver: empty when all is well. */
-  verify(): Promise<readonly string[]> {
+  async verify(): Promise<readonly string[]> {
+    if (this.#hasLeft) return [];
     return this.#control.call('verify', null);
   }
 
   /** Orderly end of both processes. */
   async finish(): Promise<FinishReport> {
+    if (this.#hasLeft) return this.#retire();
     const report = await this.#control.call('finish', null);
     this.#control.expectEnd();
     const { guest, host } = report.peak_rss_bytes;
@@ -258,6 +279,12 @@ export class Machine implements AsyncDisposable {
     return status;
   }
 
+  async #retire(): Promise<FinishReport> {
+    const { peak_rss_bytes: host, event_log_sha256 } = await this.#control.call('retire', null);
+    this.#control.expectEnd();
+    return { event_log_sha256, peak_rss_bytes: { guest: 0, host } };
+  }
+
   #migrateAtNs(): number {
     const { recording, monitorLatencyNs } = this.facts;
     if (!recording || this.#replayStartNs === null) {
@@ -271,6 +298,7 @@ export class Machine implements AsyncDisposable {
 
   #seen(status: HostStatus): HostStatus {
     this.nowNs = status.now_ns;
+    this.#lastStatus = status;
     return status;
   }
 }

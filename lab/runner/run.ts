@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import {
+  type ArrivalReport,
   DEFAULT_KERNEL_OPTIONS,
   type HostStatus,
   type StrategyName,
@@ -25,7 +26,7 @@ export interface RunOptions {
   /** `run` names the one of several that it is about: its variant, its strategy. */
   readonly onProgress?: (run: string, progress: Progress) => void;
   /** For a guest started by hand. */
-  readonly launch?: Pick<LaunchOptions, 'listen' | 'onListening'>;
+  readonly launch?: Pick<LaunchOptions, 'listen' | 'onListening' | 'migrateTo' | 'incoming'>;
   /** Starts the machines; `launch` by default. */
   readonly launcher?: (options: LaunchOptions) => Promise<Machine>;
 }
@@ -135,6 +136,9 @@ async function runOne({ scenario, strategy }: Plan, options: RunOptions): Promis
   });
   const startMs = performance.now();
   const trail = new Trail();
+  if (machine.arrival) arrived(machine.arrival, trail);
+  // Its process starts while the guest boots.
+  if (scenario.steps.some(({ kind }) => kind === 'migrate')) machine.prepareDestination();
   await runSteps(machine, scenario, strategy, trail, onProgress);
   trail.found(await machine.verify());
   const status = await machine.status();
@@ -147,6 +151,15 @@ async function runOne({ scenario, strategy }: Plan, options: RunOptions): Promis
     run: toRun({ scenario, strategy }, trail, status, finish, wallMs),
     trail,
   };
+}
+
+/** What came with a guest from another host. */
+function arrived({ memory }: ArrivalReport, trail: Trail): void {
+  const { lost_pages: lost, broken_free_pages: broken, undefined_pages: undefinedPages } = memory;
+  trail.notes.push(
+    `the guest arrived with ${lost} lost and ${broken} broken free pages; ${undefinedPages} were undefined`,
+  );
+  if (lost + broken > 0) trail.found([`${lost + broken} pages did not arrive as they were`]);
 }
 
 function toRun(

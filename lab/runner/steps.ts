@@ -69,7 +69,8 @@ export async function runSteps(
     } else {
       await runStep(machine, step, trail);
     }
-    if (trail.failedSteps.length > 0) return;
+    // The steps behind the migration are the destination's.
+    if (trail.failedSteps.length > 0 || machine.hasLeft) return;
   }
 }
 

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
@@ -43,12 +43,12 @@ function childrenOf(pid: number, entry: string): number[] {
 }
 
 async function until<T>(what: () => T | undefined): Promise<T> {
-  for (let tries = 0; tries < 400; tries++) {
+  for (let tries = 0; tries < 1200; tries++) {
     const value = what();
     if (value !== undefined) return value;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
-  throw new Error('it did not happen within 4 s');
+  throw new Error('it did not happen within 12 s');
 }
 
 function isGone(pid: number): boolean {
@@ -69,9 +69,14 @@ async function runningPair(): Promise<{
   const host = await until(() => childrenOf(lab, 'host/main')[0]);
   const guest = await until(() => childrenOf(lab, 'guest/main')[0]);
   // The folder of the socket goes when the two have met; from then on they work.
-  await until(() => (leftovers().length === 0 ? true : undefined));
+  await until(() => (leftovers().every(isDestinations) ? true : undefined));
   await new Promise((resolve) => setTimeout(resolve, 300));
   return { run, pids: { host, guest } };
+}
+
+/** The folder in which a destination waits, of a migration that has not begun. */
+function isDestinations(name: string): boolean {
+  return existsSync(`${folder}/${name}/migration.sock`);
 }
 
 const leftovers = () => readdirSync(folder).filter((name) => name.startsWith('ballast'));
@@ -122,6 +127,46 @@ describe.skipIf(process.platform !== 'linux')('the processes', () => {
     const digest = (text: string): string => JSON.parse(text).runs[0].event_log_sha256;
     expect(digest(byHand.stdout)).toBe(digest(together.stdout));
     expect(readdirSync(folder)).not.toContain('hand.sock');
+  });
+
+  test.each([
+    ['unix', 'unix:a.sock', 'unix:b.sock', 'unix:m.sock'],
+    ['tcp', 'tcp:127.0.0.1:45441', 'tcp:127.0.0.1:45442', 'tcp:127.0.0.1:45443'],
+  ])('started by hand migrate a guest between two hosts: %s', async (_kind, ...addresses) => {
+    const [source, destination, stream] = addresses.map((address) =>
+      address.replace('unix:', `unix:${folder}/`),
+    ) as [string, string, string];
+    const file = `${folder}/moved.yaml`;
+    writeFileSync(
+      file,
+      `machine: { memory: 128MiB, vcpus: 1 }
+strategy: alloc
+steps:
+  - boot
+  - process: { name: p, anonymous: 32MiB }
+  - migrate
+  - touch: { process: p, access: read }
+  - inflate: 16MiB
+  - expect: { actual_pages: 4096 }
+`,
+    );
+    const waits = async (run: ReturnType<typeof start>, words: string): Promise<void> => {
+      let said = '';
+      run.child.stderr?.on('data', (text) => (said += text));
+      await until(() => (said.includes(words) ? true : undefined));
+    };
+    const to = start('host', file, '--listen', destination, '--incoming', stream, '--json', '-');
+    await waits(to, 'waiting for a migration');
+    const from = start('host', file, '--listen', source, '--migrate-to', stream, '--json', '-');
+    await waits(from, 'waiting for a guest');
+    const guest = start('guest', file, '--connect', source);
+    const [left, arrived, ended] = await Promise.all([from.ended, to.ended, guest.ended]);
+    expect([left.status, arrived.status, ended.status]).toEqual([0, 0, 0]);
+    expect(JSON.parse(left.stdout).runs[0].migration.status).toBe('completed');
+    const [run] = JSON.parse(arrived.stdout).runs;
+    expect(run.notes).toEqual([expect.stringContaining('arrived with 0 lost and 0 broken')]);
+    expect([run.balloon.actual_pages, run.audit_problems]).toEqual([4096, []]);
+    expect(readdirSync(folder).filter((name) => name.endsWith('.sock'))).toEqual([]);
   });
 
   test.each(['SIGINT', 'SIGTERM', 'kill -9 of the host'] as const)(

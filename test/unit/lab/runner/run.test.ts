@@ -36,6 +36,7 @@ function played(play: Played): Machine {
     waitUntil: seen,
     inflate: seen,
     deflate: seen,
+    prepareDestination: () => {},
     migrate: async () => ({
       migration: { ...migration, status, total_ms: 600_400 },
       hints,
