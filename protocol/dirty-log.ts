@@ -45,4 +45,15 @@ export const HYPERVISORS = {
   'qemu-10-kvm': { ...DEFAULT_DIRTY_LOG, dirtyLog: 'kvm-bitmap' },
 } as const satisfies Readonly<Record<string, DirtyLogParams>>;
 export type HypervisorName = keyof typeof HYPERVISORS;
+/**
+ * The profile of a hypervisor as a recording describes it (`QEMU 10.0.13 (Debian 13), TCG …`); null:
+ * none is known by these words.
+ */
+export function hypervisorOf(description: string): HypervisorName | null {
+  const major = Number(/QEMU (\d+)/.exec(description)?.[1]);
+  const accelerator = /\b(TCG|KVM)\b/.exec(description)?.[1]?.toLowerCase();
+  if (!Number.isInteger(major) || !accelerator) return null;
+  return `qemu-${major >= 10 ? '10' : '7.2'}-${accelerator as 'tcg' | 'kvm'}`;
+}
+
 export const HYPERVISOR_NAMES = Object.keys(HYPERVISORS) as HypervisorName[];

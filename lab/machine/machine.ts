@@ -7,7 +7,7 @@ import type {
   MigrateParams,
   MigrationReport,
 } from '../../protocol/control.ts';
-import { DEFAULT_DIRTY_LOG } from '../../protocol/dirty-log.ts';
+import { DEFAULT_DIRTY_LOG, HYPERVISORS } from '../../protocol/dirty-log.ts';
 import type { HostEventEmitter } from '../../protocol/host-events.ts';
 import {
   BallastError,
@@ -217,7 +217,7 @@ export class Machine implements AsyncDisposable {
     const migrate: MigrateParams = {
       bandwidthBytesPerS: recording?.bandwidthBytesPerS ?? DEFAULTS.bandwidthBytesPerS,
       downtimeLimitMs: recording?.downtimeLimitMs ?? DEFAULTS.downtimeLimitMs,
-      ...DEFAULT_DIRTY_LOG,
+      ...(recording?.hypervisor ? HYPERVISORS[recording.hypervisor] : DEFAULT_DIRTY_LOG),
       ...params,
     };
     await this.status();

@@ -96,7 +96,7 @@ function migrationOf(
   { migration, hypervisor }: ScenarioFile,
   recording: RecordingFacts | null,
 ): MigrateParams {
-  const profile = HYPERVISORS[hypervisor ?? 'qemu-7.2-tcg'];
+  const profile = HYPERVISORS[hypervisor ?? recording?.hypervisor ?? 'qemu-7.2-tcg'];
   return {
     bandwidthBytesPerS:
       migration?.bandwidth ?? recording?.bandwidthBytesPerS ?? DEFAULTS.bandwidthBytesPerS,

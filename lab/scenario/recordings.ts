@@ -2,6 +2,7 @@ import { mkdtempSync, writeFileSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, resolve } from 'node:path';
+import { hypervisorOf } from '../../protocol/dirty-log.ts';
 import { BallastError, MIB } from '../../shared/index.ts';
 import type { RecordingHeader } from '../../shared/recording/index.ts';
 import { readRecording } from '../../shared/recording/reader.ts';
@@ -85,6 +86,7 @@ function factsOf(header: RecordingHeader, path: string): RecordingFacts {
     migrateAtNs: header.migrateAtNs,
     // An idle guest's last event may lie long before the end of what was recorded.
     traceEndNs: Math.max(header.traceEndNs, header.migratedAtNs),
+    hypervisor: hypervisorOf(header.hypervisor),
     measured,
   };
 }

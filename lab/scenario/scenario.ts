@@ -5,6 +5,7 @@ import type {
   StrategyName,
 } from '../../protocol/control.ts';
 import type { DeviceConfig } from '../../protocol/device-config.ts';
+import type { HypervisorName } from '../../protocol/dirty-log.ts';
 import type { DriverConfig } from '../../protocol/driver-config.ts';
 import type { Costs } from '../../shared/index.ts';
 import type { FigureName } from './figures.ts';
@@ -101,6 +102,8 @@ export interface RecordingFacts {
   readonly migrateAtNs: number;
   /** End of what was recorded, on the same clock. */
   readonly traceEndNs: number;
+  /** Whose dirty log it was measured with; null: no profile is known. */
+  readonly hypervisor: HypervisorName | null;
   readonly measured: readonly MeasuredRun[];
 }
 
