@@ -60,6 +60,8 @@ export interface LaunchOptions {
   readonly acceptLateHints?: boolean;
   /** The host never sends a page again that was hinted once: the same. */
   readonly neverResendHinted?: boolean;
+  /** The host of the first migration starts with the pair, and not when it is needed. */
+  readonly startsDestination?: boolean;
   /** Migrations go to a host that was started by hand, at this address; the guest is gone then. */
   readonly migrateTo?: Address;
   /** Be the destination of a migration: wait at this address for its source, and at `listen` for the guest. */
@@ -124,7 +126,9 @@ export async function launch(options: LaunchOptions = {}, entries?: Entries): Pr
       const config = linuxConfig(options.linux, guest.ramPages);
       control.startGuest('linux').send({ connect: bound, config } as never);
     } else control.startGuest('guest').send({ connect: bound, config: guest } as never);
+    if (options.startsDestination) destinations.prepare();
     const hello = await control.call('accept', null);
+    if (options.startsDestination) await destinations.stream();
     // The connection outlives its name, so nothing can be left behind from here on.
     socketFile = null;
     if (folder) removeFolder(folder);

@@ -202,11 +202,6 @@ export class Machine implements AsyncDisposable {
     await this.hintStop();
   }
 
-  /** Starts the host that the next migration goes to, in the background: it takes a moment. */
-  prepareDestination(): void {
-    this.#destinations.prepare();
-  }
-
   /**
    * Migrates the guest to a host process of its own, where it then goes on. A migration that fails
    * or is cancelled leaves it here, and the report says so.

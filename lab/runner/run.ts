@@ -130,6 +130,7 @@ async function runOne({ scenario, strategy }: Plan, options: RunOptions): Promis
     options.onProgress?.(labelOf({ variant, strategy }), progress);
   await using machine = await (options.launcher ?? launch)({
     ...launchOptionsOf(scenario, strategy),
+    startsDestination: scenario.steps.some(({ kind }) => kind === 'migrate'),
     ...options.launch,
     ...(logDirectory ? { logDirectory } : {}),
     onProgress,
@@ -137,8 +138,6 @@ async function runOne({ scenario, strategy }: Plan, options: RunOptions): Promis
   const startMs = performance.now();
   const trail = new Trail();
   if (machine.arrival) arrived(machine.arrival, trail);
-  // Its process starts while the guest boots.
-  if (scenario.steps.some(({ kind }) => kind === 'migrate')) machine.prepareDestination();
   await runSteps(machine, scenario, strategy, trail, onProgress);
   trail.found(await machine.verify());
   const status = await machine.status();

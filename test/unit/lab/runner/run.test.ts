@@ -36,7 +36,6 @@ function played(play: Played): Machine {
     waitUntil: seen,
     inflate: seen,
     deflate: seen,
-    prepareDestination: () => {},
     migrate: async () => ({
       migration: { ...migration, status, total_ms: 600_400 },
       hints,
