@@ -2,11 +2,8 @@
  * The dirty log as the migration thread reads it: who clears it, and when. One file has each way;
  * reference for their order is qemu migration/ram.c with accel/kvm/kvm-all.c.
  */
-import type { DirtyLogParams } from '../../protocol/index.ts';
 import type { Bitmap, Pfn } from '../../shared/index.ts';
-import { ClearedAtSync } from './cleared-at-sync.ts';
-import { ClearedByChunks } from './cleared-by-chunks.ts';
-import type { MigrationMachine, MigrationThread } from './thread.ts';
+import type { MigrationThread } from './thread.ts';
 
 export interface MigrationLog {
   /** Logging starts. */
@@ -22,15 +19,4 @@ export interface MigrationLog {
   beforeHint(first: Pfn, pageCount: number): void;
   /** False: a hint of this page could undo a write, and is not taken. */
   mayTakeHint(pfn: Pfn): boolean;
-}
-
-/** `ram`: the frames that hold RAM. */
-export function createMigrationLog(
-  params: DirtyLogParams,
-  machine: MigrationMachine,
-  ram: Bitmap,
-): MigrationLog {
-  return params.dirtyLog === 'kvm-bitmap'
-    ? new ClearedByChunks(machine, ram, params)
-    : new ClearedAtSync(machine, params.dirtyLog === 'kvm-ring');
 }

@@ -14,9 +14,10 @@ import {
   type Plants,
 } from '../../shared/index.ts';
 import type { HintOrigin } from '../balloon/hinting.ts';
+import { createMigrationLog } from './create-migration-log.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
 import { HintLedger } from './hint-ledger.ts';
-import { createMigrationLog, type MigrationLog } from './migration-log.ts';
+import type { MigrationLog } from './migration-log.ts';
 import type { MigrationStream } from './stream.ts';
 import {
   advanceFor,
