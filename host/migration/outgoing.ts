@@ -28,6 +28,7 @@ export class OutgoingStream implements MigrationStream {
   /** Frames that were not answered yet, oldest first. */
   readonly #underWay: { readonly bytes: number; readonly answer: Promise<Message[]> }[] = [];
   #underWayBytes = 0;
+  #broken: unknown = null;
 
   constructor(link: StreamLink, recordSizeBytes: number) {
     this.link = link;
@@ -64,6 +65,7 @@ export class OutgoingStream implements MigrationStream {
    * @throws BallastError when the destination has turned the stream away or is gone.
    */
   async flush(): Promise<void> {
+    if (this.#broken !== null) throw this.#broken;
     const frame = this.#takeFrame();
     if (frame.length > 0) {
       const pages = this.#pfns.length;
@@ -73,8 +75,10 @@ export class OutgoingStream implements MigrationStream {
       this.#zeroPfns = [];
       this.#marks = [];
       const answer = this.link.exchange(frame);
-      // Whoever takes the answer hears of a failure; until then it is nobody's.
-      answer.catch(() => undefined);
+      // A broken stream is noticed at the next flush, not when the credit is used up.
+      answer.catch((error: unknown) => {
+        this.#broken ??= error;
+      });
       this.#underWay.push({ bytes, answer });
       this.#underWayBytes += bytes;
     }
