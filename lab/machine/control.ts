@@ -90,8 +90,10 @@ export class Control {
     await Promise.all(this.#children.map((child) => child.stop()));
   }
 
+  /** For the end of our own process. A destination ends by itself then, and removes its folder. */
   kill(): void {
-    for (const child of this.#children) child.kill();
+    this.host.kill();
+    this.guest?.kill();
   }
 
   get #children(): Child[] {
