@@ -131,6 +131,11 @@ export class Bitmap {
     for (let i = 0; i < this.words.length; i++) this.words[i]! &= other.words[i]!;
   }
 
+  /** Clears the bits that are set in `other`. */
+  andNot(other: Bitmap): void {
+    for (let i = 0; i < this.words.length; i++) this.words[i]! &= ~other.words[i]!;
+  }
+
   /** Number of bits set in both. */
   countAnd(other: Bitmap): number {
     let total = 0;

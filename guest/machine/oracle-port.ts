@@ -83,13 +83,13 @@ export class OraclePort {
     const { mm, ram, reliance } = this.#of;
     const contents = new Bitmap(ram.pageCount);
     const freed = new Bitmap(ram.pageCount);
-    reliance.write(contents, freed);
+    const undefinedPages = reliance.write(contents, freed);
     return {
       name: 'reliance',
       contents: contents.bytes,
       freed: mm.freedContent === null ? new Uint8Array(0) : freed.bytes,
       freed_tag: mm.freedContent === 'poison' ? POISON_TAG : ZERO_TAG,
-      undefined_pages: reliance.countUndefined(),
+      undefined_pages: undefinedPages,
     };
   }
 

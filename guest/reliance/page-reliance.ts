@@ -54,8 +54,11 @@ export class PageReliance {
     return Reliance.CONTENTS;
   }
 
-  /** The same for all pages at once: `contents` and `freed` are overwritten. */
-  write(contents: Bitmap, freed: Bitmap): void {
+  /**
+   * The same for all pages at once: `contents` and `freed` are overwritten. Returns how many pages in
+   * use are undefined.
+   */
+  write(contents: Bitmap, freed: Bitmap): number {
     const { mm, strategy, undefinedPages } = this.#of;
     const { pages } = mm;
     freed.clearAll();
@@ -69,16 +72,12 @@ export class PageReliance {
       if (!ISOLATED_FREE.has(owner)) contents.setRange(pfn, 1 << pages.order[pfn]!);
       else if (trusts) freed.setRange(pfn, 1 << pages.order[pfn]!);
     }
-    const nobodys = undefinedPages.clone();
-    strategy?.writeHeldSet?.(nobodys);
-    for (let i = 0; i < contents.words.length; i++) contents.words[i]! &= ~nobodys.words[i]!;
-  }
-
-  /** Pages in use whose content is undefined. */
-  countUndefined(): number {
-    const free = new Bitmap(this.#of.undefinedPages.bitCount);
-    this.#of.mm.writeFreeSet(free);
-    return this.#of.undefinedPages.countAndNot(free);
+    const held = new Bitmap(contents.bitCount);
+    strategy?.writeHeldSet?.(held);
+    contents.andNot(held);
+    const undefinedCount = contents.countAnd(undefinedPages);
+    contents.andNot(undefinedPages);
+    return undefinedCount;
   }
 
   #ofFree(): Reliance {
