@@ -11,7 +11,7 @@ export type DirtyLogPolicy = (typeof DIRTY_LOG_POLICIES)[number];
 /**
  * What is done against a hint that undoes a write (`kvm-bitmap` alone needs it). `clear-at-id`: the
  * whole log is cleared when the id of a round is issued. `cleared-chunks-only`: a hint is taken only
- * where no clear that was postponed before the id can undo a write.
+ * of pages that no postponed clear can spoil, which are those that the sync found clean.
  */
 export const HINT_REMEDIES = ['none', 'clear-at-id', 'cleared-chunks-only'] as const;
 export type HintRemedy = (typeof HINT_REMEDIES)[number];

@@ -8,8 +8,10 @@ import type { PageAllocator } from '../mm/index.ts';
 import { POISON_TAG, type Ram, ZERO_TAG } from './ram.ts';
 
 export class ContentChecks {
-  /** Pages found, each time that somebody found one. */
+  /** Pages found; one that is found again as it was does not count again. */
   corruptions = 0;
+  /** What each of them held when it was found. */
+  readonly #found = new Map<Pfn, number>();
   readonly #ram: Pick<Ram, 'tags'>;
 
   constructor(ram: Pick<Ram, 'tags'>) {
@@ -18,12 +20,15 @@ export class ContentChecks {
 
   /** These pages are handed out as holding `tag`. */
   trusted(pfn: Pfn, pageCount: number, tag: number): void {
-    for (let i = pfn; i < pfn + pageCount; i++) if (this.#ram.tags[i] !== tag) this.corruptions++;
+    for (let i = pfn; i < pfn + pageCount; i++) this.read(i, tag);
   }
 
-  /** Somebody reads a page in which it has written `tag`. */
+  /** Somebody reads a page and relies on its holding `tag`. */
   read(pfn: Pfn, tag: number): void {
-    if (this.#ram.tags[pfn] !== tag) this.corruptions++;
+    const found = this.#ram.tags[pfn]!;
+    if (found === tag || this.#found.get(pfn) === found) return;
+    this.#found.set(pfn, found);
+    this.corruptions++;
   }
 }
 

@@ -21,8 +21,6 @@ export class ClearedByChunks implements MigrationLog {
   readonly #shift: number;
   /** clear_bmap: one bit per chunk whose log must be cleared before its next page is sent. */
   readonly #chunks: Bitmap;
-  /** The chunks that were still to be cleared when the id of the round was issued. */
-  #chunksAtId: Bitmap;
   /** The log as the last sync found it. */
   #found: Bitmap | null = null;
 
@@ -33,7 +31,6 @@ export class ClearedByChunks implements MigrationLog {
     this.#remedy = params.hintRemedy;
     this.#shift = params.clearBitmapShift;
     this.#chunks = new Bitmap(Math.ceil(ram.bitCount / 2 ** params.clearBitmapShift));
-    this.#chunksAtId = this.#chunks.clone();
   }
 
   start(): void {
@@ -54,12 +51,10 @@ export class ClearedByChunks implements MigrationLog {
   }
 
   *beforeRound(): MigrationThread {
-    if (this.#remedy === 'clear-at-id') {
-      // From here on each write leaves its bit, so a hint of the new id can undo none.
-      this.#clear(0, this.#ram.bitCount);
-      yield preempt('log cleared');
-    }
-    this.#chunksAtId = this.#chunks.clone();
+    if (this.#remedy !== 'clear-at-id') return;
+    // From here on each write leaves its bit, so a hint of the new id can undo none.
+    this.#clear(0, this.#ram.bitCount);
+    yield preempt('log cleared');
   }
 
   beforeSend(first: Pfn, pageCount: number): void {
@@ -71,12 +66,13 @@ export class ClearedByChunks implements MigrationLog {
   }
 
   /**
-   * A page that the sync found clean is write-protected, and one whose chunk was cleared before the
-   * id is so again: their writes since leave a bit that no postponed clear takes away.
+   * A page that the sync found clean is write-protected: a write since leaves a bit that no postponed
+   * clear takes away. No chunk is cleared between a sync and the id of its round, so every other page
+   * may have been written without a trace when its hint comes.
    */
   mayTakeHint(pfn: Pfn): boolean {
     if (this.#remedy !== 'cleared-chunks-only') return true;
-    return !this.#chunksAtId.get(pfn >>> this.#shift) || this.#found?.get(pfn) !== true;
+    return this.#found?.get(pfn) !== true;
   }
 
   /** Posts the clears of every chunk that these pages touch and that is still to be cleared. */

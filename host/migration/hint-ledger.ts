@@ -20,6 +20,11 @@ class Chunk {
   readonly consumedAtNs = new Float64Array(CHUNK_ENTRIES);
 }
 
+export interface HintOutcomePages {
+  readonly skippedPages: number;
+  readonly alreadySentPages: number;
+}
+
 export class HintLedger {
   /** Kept out of the stream by a hint and not sent since. */
   readonly skipped: Bitmap;
@@ -50,19 +55,20 @@ export class HintLedger {
   }
 
   /**
-   * `skippedPages`: those that were still to be sent, what the hint really saved at that moment. The
-   * others had been sent, or an earlier hint has kept them out.
+   * What became of its pages at that moment: `skippedPages` were still to be sent and are kept out,
+   * `alreadySentPages` had been sent. Of the others an earlier hint keeps some out, and some are sent
+   * in spite of it.
    */
   add(
     pfn: Pfn,
     pageCount: number,
     { cmdId, queuedAtNs }: HintOrigin,
     consumedAtNs: Nanoseconds,
-    skippedPages: number,
+    { skippedPages, alreadySentPages }: HintOutcomePages,
   ): void {
     this.blocks++;
     this.pages += pageCount;
-    this.alreadySentPages += pageCount - this.skipped.countRange(pfn, pageCount);
+    this.alreadySentPages += alreadySentPages;
     this.hinted.setRange(pfn, pageCount);
     if (this.#entryCount === KEPT_ENTRIES) return;
     const i = this.#entryCount & (CHUNK_ENTRIES - 1);
@@ -75,6 +81,11 @@ export class HintLedger {
     chunk.queuedAtNs[i] = queuedAtNs;
     chunk.consumedAtNs[i] = consumedAtNs;
     this.#entryCount++;
+  }
+
+  /** Pages of `first` … `end − 1` that hints keep out now. */
+  countSkipped(first: Pfn, end: Pfn): number {
+    return this.skipped.countRange(first, end - first);
   }
 
   /** A hint took this page out of the migration bitmap. */

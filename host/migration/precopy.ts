@@ -377,13 +377,18 @@ export class Precopy {
     this.#log.beforeHint(first, pageCount);
     let skippedPages = 0;
     const end = Math.min(first + pageCount, bits.bitCount);
+    const alreadySentPages =
+      end - first - bits.countRange(first, end - first) - this.ledger.countSkipped(first, end);
     for (let pfn = bits.nextSet(first, end); pfn >= 0; pfn = bits.nextSet(pfn + 1, end)) {
       if (!this.#log.mayTakeHint(pfn)) continue;
       this.bitmap.clear(pfn);
       this.ledger.skip(pfn);
       skippedPages++;
     }
-    this.ledger.add(first, pageCount, origin, this.#machine.now, skippedPages);
+    this.ledger.add(first, pageCount, origin, this.#machine.now, {
+      skippedPages,
+      alreadySentPages,
+    });
     this.#watcher.hinted(first, pageCount);
   }
 }

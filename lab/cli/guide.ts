@@ -3,7 +3,8 @@
 const EXIT_STATUSES = `
 Exit status:
   0  done, every expectation holds
-  1  a step or an expectation failed, a page was lost or an audit found a problem
+  1  a step or an expectation failed, a page was lost or broken and no expectation asked for it, or an
+     audit found a problem
   2  bad input: one line on stderr says where and what was expected
   3  a process died or the channel between them broke`;
 
@@ -11,12 +12,15 @@ const FIGURES = `
 What the figures mean (docs/result-format.md defines each):
   normal, duplicate   pages sent with content, pages sent as "all zero", as query-migrate counts
   skipped, re-sent    pages that a hint kept out of the stream; skipped, then dirtied and sent after all
-  efficiency          saved bytes, as a share of what perfect knowledge would save (needs none and oracle)
+  oracle              saved bytes, as a share of what the strategy oracle saves (needs both and none)
+  limit               saved bytes, as a share of what a clairvoyant could save: at most 1 (needs none)
   recall              share of the free pages that the first round hinted
   precise, at use     share of hinted pages that were free when recorded, and when the host used the hint
-  stale, late         reallocated before the host used the hint; arrived after its round had ended
-  wasted              pages sent with content although they were free when the migration ended
-  lost                pages whose content differs at the destination: must be 0
+  useful              share of the distinct hinted pages that were never sent; zero pages are sent, too
+  late                arrived after its round had ended
+  wasted              pages sent with content in a pass at whose beginning and end they were free
+  lost                pages on which somebody relies and that differ at the destination: must be 0
+  broken              free pages whose poison or zeroes the next allocation relies on, likewise
   lock max            longest time the zone lock was held to find hints
   held                most pages the strategy took from the guest at once
   measured, error     what QEMU did with the real guest; how far off the prediction is`;
@@ -30,7 +34,7 @@ Start here:
   $ ballast explore                       schedules of a small machine: does one break anything?
 
 Strategies: none; iterate (walk the free lists, a bounded number of nodes per lock hold);
-  alloc (what Linux does: allocate 4 MiB blocks and hold them); oracle (perfect knowledge, the limit).
+  alloc (what Linux does: allocate 4 MiB blocks and hold them); alloc-ack (the same, and waits for the host); oracle (knows all free pages: a reference).
 ${EXIT_STATUSES}
 
 "ballast <command> --help" shows examples and explains the figures. Scenarios: docs/scenarios.md.

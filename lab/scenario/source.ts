@@ -139,6 +139,12 @@ export class ScenarioSource {
   }
 }
 
+/** Keys that there were once, and what says the same now. */
+const REPLACED_KEYS: Readonly<Record<string, string>> = {
+  clear_log:
+    'dirty_log in its place (at-sync: tcg; lazy: kvm-bitmap; lazy-at-start: kvm-bitmap with hint_remedy: clear-at-id)',
+};
+
 function problemsOfIssue(issue: z.core.$ZodIssue, schema: z.ZodType): Problem[] {
   const path = issue.path;
   switch (issue.code) {
@@ -148,7 +154,7 @@ function problemsOfIssue(issue: z.core.$ZodIssue, schema: z.ZodType): Problem[] 
         : `one of ${knownKeys(schema, path).join(', ')}`;
       return issue.keys.map((key) => ({
         path: [...path, key],
-        expected,
+        expected: REPLACED_KEYS[key] ?? expected,
         found: `unknown key "${key}"`,
       }));
     }

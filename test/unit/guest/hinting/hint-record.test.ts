@@ -29,6 +29,17 @@ describe('the record of hints', () => {
     expect(record.counters).toEqual({ hint_recorded_pages: 16, hint_recorded_free_pages: 15 });
   });
 
+  test('judges blocks by what they were when they were found, in the order of their hints', () => {
+    const used = new Set([9]);
+    const record = new HintRecord((pfn) => !used.has(pfn));
+    record.onRecord(Uint32Array.of(8, 16), Uint8Array.of(2, 0), 2);
+    // All are allocated before their hints are queued.
+    for (let pfn = 8; pfn < 17; pfn++) used.add(pfn);
+    record.onHint(8, 4, 0, 1, 1);
+    record.onHint(16, 1, 0, 1, 1);
+    expect(record.counters).toEqual({ hint_recorded_pages: 5, hint_recorded_free_pages: 4 });
+  });
+
   test('forgets the oldest range when it is full', () => {
     const record = new HintRecord(() => true);
     for (let i = 0; i < KEPT_RANGES; i++) record.onHint(2 * i, 1, i, i, 1);

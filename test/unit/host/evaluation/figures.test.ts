@@ -33,9 +33,9 @@ test('repeats and hints of pages already sent are told from useful ones', () => 
   // 0 … 3 are sent, then 0 … 7 are hinted: four of them save something.
   for (let pfn = 0; pfn < 4; pfn++) ledger.sent(pfn);
   for (let pfn = 4; pfn < 8; pfn++) ledger.skip(pfn);
-  ledger.add(0, 8, origin, 0, 4);
+  ledger.add(0, 8, origin, 0, { skippedPages: 4, alreadySentPages: 4 });
   // The same hint again saves nothing, and only the first four of it had been sent.
-  ledger.add(0, 8, origin, 0, 0);
+  ledger.add(0, 8, origin, 0, { skippedPages: 0, alreadySentPages: 4 });
   // 4 is written and sent after all.
   ledger.sent(4);
   expect([ledger.pages, ledger.hinted.count(), ledger.alreadySentPages]).toEqual([16, 8, 8]);
@@ -94,6 +94,33 @@ describe('of 100 pages that are hinted and then allocated', () => {
     expect([memory.undefined_pages, memory.lost_pages]).toEqual([PAGES, 0]);
     expect([migration.resent_pages, hints.useful_precision]).toEqual([0, 1]);
   });
+});
+
+test('a hint that comes after its page was sent, and one that a remedy declines, are told apart', async () => {
+  // Every page has content, and the host looks at its queue when the scan has passed some of them.
+  const full = await inProcess({
+    guest: {
+      strategy: 'iterate',
+      mm: { ...NO_INIT, pagePoison: true },
+      driver: { hintTrustedFreePages: true },
+    },
+    costs: { notifyNs: 500 * NS_PER_MS },
+  });
+  await full.hypervisor.runUntil(3000 * NS_PER_MS);
+  const { hints, migration } = await full.hypervisor.migrate(SLOW);
+  expect(hints.pages).toBe(hints.unique_pages);
+  expect(hints.already_sent_pages).toBeGreaterThan(500);
+  expect(hints.already_sent_pages).toBe(hints.pages - migration.skipped_pages);
+  const log = { dirtyLog: 'kvm-bitmap', hintRemedy: 'cleared-chunks-only' } as const;
+  const { guest, hypervisor } = await inProcess({ guest: { strategy: 'iterate', mm: NO_INIT } });
+  await hypervisor.runUntil(500 * NS_PER_MS);
+  expect(guest.system.mm.freePages()).toBeGreaterThan(10_000);
+  const declined = await hypervisor.migrate({ ...SLOW, ...log });
+  expect(declined.migration.skipped_pages).toBe(0);
+  expect(declined.hints.unique_pages).toBeGreaterThan(10_000);
+  // The scan had come to few of them; later rounds hint them again.
+  const { unique_pages: unique, pages, already_sent_pages: alreadySent } = declined.hints;
+  expect(alreadySent).toBeLessThanOrEqual(pages - unique + unique / 4);
 });
 
 test('pages that the guest has given to the balloon are not lost before the device knows', async () => {

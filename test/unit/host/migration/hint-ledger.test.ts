@@ -25,8 +25,8 @@ describe('the hint ledger', () => {
 
   test('tells the history of exactly the pages of a range', () => {
     const ledger = new HintLedger(64);
-    ledger.add(8, 4, ORIGIN, 20, 3);
-    ledger.add(0, 64, ORIGIN, 30, 3);
+    ledger.add(8, 4, ORIGIN, 20, { skippedPages: 3, alreadySentPages: 0 });
+    ledger.add(0, 64, ORIGIN, 30, { skippedPages: 3, alreadySentPages: 0 });
     expect([ledger.blocks, ledger.pages]).toEqual([2, 68]);
     expect(ledger.historyOf(7)).toHaveLength(1);
     expect(ledger.historyOf(12)).toHaveLength(1);
@@ -38,7 +38,8 @@ describe('the hint ledger', () => {
 
   test('keeps the history of hints by the thousand, and no more than so many', () => {
     const ledger = new HintLedger(64);
-    for (let i = 0; i < 300_000; i++) ledger.add(i % 64, 1, ORIGIN, i, 0);
+    for (let i = 0; i < 300_000; i++)
+      ledger.add(i % 64, 1, ORIGIN, i, { skippedPages: 0, alreadySentPages: 0 });
     expect([ledger.blocks, ledger.pages]).toEqual([300_000, 300_000]);
     const history = ledger.historyOf(63);
     expect(history).toHaveLength(2 ** 18 / 64);

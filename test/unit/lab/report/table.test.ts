@@ -132,4 +132,27 @@ describe('the table', () => {
       'FAILED  a: x.yaml:3: exit name=vm: no such process',
     );
   });
+
+  test.each([
+    ['tcg', false, 'iterate: pages are not held; safe with this dirty log (tcg)'],
+    [
+      'kvm-bitmap with clear-at-id',
+      false,
+      'iterate: pages are not held; safe with this dirty log (kvm-bitmap with clear-at-id)',
+    ],
+    [
+      'kvm-bitmap',
+      false,
+      'not safe: iterate with kvm-bitmap, where a hint can undo a write; ballast run hint-race shows it',
+    ],
+    ['kvm-bitmap', true, null],
+    ['kvm-bitmap', null, null],
+  ] as const)(
+    'says under which log hints are safe: %s, held %s',
+    (dirty_log, holds_pages, line) => {
+      const text = render([exampleRun('iterate', 1000, { dirty_log, holds_pages })]);
+      const said = text.split('\n').filter((one) => /not held|not safe/.test(one));
+      expect(said).toEqual(line === null ? [] : [line]);
+    },
+  );
 });

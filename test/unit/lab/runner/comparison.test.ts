@@ -7,7 +7,12 @@ import {
   figureOf,
   isGood,
 } from '../../../../lab/runner/expectation.ts';
-import { MIGRATION_KEYS, resultJsonSchema, resultSchema } from '../../../../lab/runner/result.ts';
+import {
+  MIGRATION_KEYS,
+  type Run,
+  resultJsonSchema,
+  resultSchema,
+} from '../../../../lab/runner/result.ts';
 import { RUN_FIGURES } from '../../../../lab/scenario/figures.ts';
 import { exampleRun } from '../../../support/run-example.ts';
 
@@ -217,5 +222,27 @@ describe('the result format', () => {
       'utf8',
     );
     expect(JSON.parse(published)).toEqual(JSON.parse(resultJsonSchema()));
+  });
+});
+
+describe('the share of what a clairvoyant could have saved', () => {
+  const run = (
+    limit_bytes: number | null,
+    memory: Partial<NonNullable<Run['memory']>> = {},
+  ): Run => {
+    const alloc = exampleRun('alloc', 400, { limit_bytes });
+    return { ...alloc, memory: { ...alloc.memory!, ...memory } };
+  };
+
+  test.each([
+    ['600 of 800 saved', run(200), 0.75],
+    ['as good as the bound', run(400), 1],
+    ['a run that has not arrived', run(null), null],
+    ['a run that lost a page', run(200, { lost_pages: 1 }), null],
+    ['a run that broke a free page', run(200, { broken_free_pages: 1 }), null],
+  ])('%s', (_what, alloc, expected) => {
+    const runs = withEfficiency([exampleRun('none', 1000), alloc]);
+    expect(runs[1]?.efficiency_of_limit).toBe(expected);
+    expect(withEfficiency([alloc])[0]?.efficiency_of_limit).toBeNull();
   });
 });

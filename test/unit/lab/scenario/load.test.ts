@@ -201,6 +201,11 @@ const refused: [title: string, line: string, message: string][] = [
     'x.yaml:4: variants[1].name: expected a name of its own, found "a"',
   ],
   [
+    'a key that was replaced',
+    'migration: { clear_log: lazy }',
+    'x.yaml:4: migration.clear_log: expected dirty_log in its place (at-sync: tcg; lazy: kvm-bitmap; lazy-at-start: kvm-bitmap with hint_remedy: clear-at-id), found unknown key "clear_log"',
+  ],
+  [
     'a variant with steps',
     'variants: [{ name: a, steps: [boot] }]',
     'x.yaml:4: variants[0].steps: expected one of name, hypervisor, machine, mm, iterate, migration, device, driver, costs, found unknown key "steps"',
