@@ -16,13 +16,12 @@ import type {
   MigrationReport,
   StreamLink,
 } from '../protocol/index.ts';
-import { factsOf, ramOf, sourceHello } from '../protocol/index.ts';
+import { factsOf, ramOf, sourceHello, withArrival } from '../protocol/index.ts';
 import { BallastError, EventLog, type Pfn } from '../shared/index.ts';
 import { BalloonMonitor } from './balloon/monitor.ts';
 import { deviceOptionsOf } from './balloon/profiles.ts';
 import { verifyArrival, verifyStay } from './evaluation/arrival.ts';
 import { Evaluator, guestStatistics } from './evaluation/evaluator.ts';
-import { withArrival } from './evaluation/report.ts';
 import { loadRam } from './memory/load.ts';
 import type { HintLedger } from './migration/hint-ledger.ts';
 import { InPlace } from './migration/in-place.ts';
@@ -138,7 +137,9 @@ export class Hypervisor {
       return report;
     }
     const arrival =
-      hasMoved && inPlace ? await this.#arriveInPlace(inPlace.incoming) : await verifyStay(vmm);
+      hasMoved && inPlace
+        ? await this.#goOnWith(inPlace.incoming, migration.precopy.stoppedRunning)
+        : await verifyStay(vmm);
     return withArrival(report, arrival, (pfn) => ledger.historyOf(pfn));
   }
 
@@ -147,11 +148,12 @@ export class Hypervisor {
     return new ToHost(this.vmm, link, () => this.#saveStates());
   }
 
-  async #arriveInPlace({ memory }: Incoming): Promise<ArrivalReport> {
+  /** The guest is looked at, gets the memory that was received, and goes on if it ran before. */
+  async #goOnWith({ memory }: Incoming, isRunning: boolean): Promise<ArrivalReport> {
     const arrival = await verifyArrival(this.vmm, memory);
     await loadRam(this.vmm, memory);
     // In virtual time the guest was away for as long as the switchover took.
-    this.vmm.running = this.#migration?.precopy.stoppedRunning ?? true;
+    this.vmm.running = isRunning;
     return arrival;
   }
 
@@ -163,10 +165,7 @@ export class Hypervisor {
     const { vmm } = this;
     const { sourceLog, isRunning } = loadStates(vmm, incoming.states);
     this.#log.add(vmm.now, 'arrived', { source_log: sourceLog });
-    const arrival = await verifyArrival(vmm, incoming.memory);
-    await loadRam(vmm, incoming.memory);
-    vmm.running = isRunning;
-    return arrival;
+    return this.#goOnWith(incoming, isRunning);
   }
 
   /** What a source that its guest has left knows of pages, oldest first. */

@@ -15,6 +15,7 @@ export { factsOf, type GuestFacts, type Hello, ramOf } from './ipc/hello.ts';
 export { decodeMessage, encodeMessage, layoutHash } from './ipc/validate.ts';
 export * from './messages.ts';
 export { STREAM_CREDIT_BYTES } from './migration-messages.ts';
+export * from './migration-report.ts';
 export * from './packed-ring.ts';
 export * from './ring.ts';
 export * from './struct.ts';

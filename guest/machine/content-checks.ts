@@ -5,7 +5,7 @@
  */
 import { Bitmap, type Pfn } from '../../shared/index.ts';
 import type { PageAllocator } from '../mm/index.ts';
-import { POISON_TAG, type Ram, ZERO_TAG } from './ram.ts';
+import { type Ram, tagOfFill } from './ram.ts';
 
 export class ContentChecks {
   /** Pages found; one that is found again as it was does not count again. */
@@ -35,7 +35,7 @@ export class ContentChecks {
 /** Empty when each free page holds what the next allocation takes it to hold. */
 export function auditFreedContent({ mm, ram }: { mm: PageAllocator; ram: Ram }): string[] {
   if (mm.freedContent === null) return [];
-  const expected = mm.freedContent === 'poison' ? POISON_TAG : ZERO_TAG;
+  const expected = tagOfFill(mm.freedContent);
   const free = new Bitmap(ram.pageCount);
   mm.writeFreeSet(free);
   let count = 0;

@@ -19,13 +19,12 @@ export class DirtyLog {
   ringFullCount = 0;
   #enabled = false;
   #ringEntries = 0;
-  /** Pages in the ring: one is pushed once until the ring is reaped. */
-  readonly #pushed: Bitmap;
+  /** Pages in the ring: one is pushed once until the ring is reaped. Null: there is no ring. */
+  #pushed: Bitmap | null = null;
   #used = 0;
 
   constructor(pageCount: number) {
     this.bits = new Bitmap(pageCount);
-    this.#pushed = new Bitmap(pageCount);
   }
 
   enable(enabled: boolean, mode: DirtyLogMode = { initiallySet: false, ringEntries: 0 }): void {
@@ -33,7 +32,8 @@ export class DirtyLog {
       if (mode.initiallySet) this.bits.setAll();
       else this.bits.clearAll();
       this.#ringEntries = mode.ringEntries;
-      this.#reap();
+      this.#pushed = mode.ringEntries > 0 ? new Bitmap(this.bits.bitCount) : null;
+      this.#used = 0;
     }
     this.#enabled = enabled;
   }
@@ -58,19 +58,19 @@ export class DirtyLog {
   mark(pfn: number): void {
     if (!this.#enabled) return;
     this.bits.set(pfn);
-    if (this.#ringEntries > 0) this.#push(pfn);
+    if (this.#pushed) this.#push(this.#pushed, pfn);
   }
 
   markRange(pfn: number, pageCount: number): void {
     if (!this.#enabled) return;
     this.bits.setRange(pfn, pageCount);
-    if (this.#ringEntries === 0) return;
-    for (let i = pfn; i < pfn + pageCount; i++) this.#push(i);
+    if (!this.#pushed) return;
+    for (let i = pfn; i < pfn + pageCount; i++) this.#push(this.#pushed, i);
   }
 
-  #push(pfn: number): void {
-    if (this.#pushed.get(pfn)) return;
-    this.#pushed.set(pfn);
+  #push(pushed: Bitmap, pfn: number): void {
+    if (pushed.get(pfn)) return;
+    pushed.set(pfn);
     if (++this.#used < this.#ringEntries) return;
     this.ringFullCount++;
     this.#reap();
@@ -78,7 +78,7 @@ export class DirtyLog {
 
   #reap(): void {
     if (this.#used === 0) return;
-    this.#pushed.clearAll();
+    this.#pushed?.clearAll();
     this.#used = 0;
   }
 }

@@ -1,7 +1,7 @@
 import { Bitmap } from '../../shared/index.ts';
 import type { Recording } from '../../shared/recording/index.ts';
 import { type MigrateType, PAGEBLOCK_NR_PAGES, type PageAllocator } from '../mm/index.ts';
-import { POISON_TAG, type Ram, ZERO_TAG } from './ram.ts';
+import { type Ram, tagOfFill } from './ram.ts';
 
 /** Frames below this stay the kernel's in a machine without a recording: image, tables, memmap. */
 const KERNEL_SHARE_DIVISOR = 16;
@@ -16,12 +16,7 @@ export function applyRecording(recording: Recording, mm: PageAllocator, ram: Ram
   for (let pfn = 0; pfn < ram.pageCount; pfn++) {
     ram.setInitial(pfn, start.zero.get(pfn), start.neverTouched.get(pfn));
   }
-  if (mm.freedContent === null) return;
-  // A kernel with another option than the recorded one has filled what is free now, at boot or since.
-  const free = new Bitmap(ram.pageCount);
-  mm.writeFreeSet(free);
-  const tag = mm.freedContent === 'poison' ? POISON_TAG : ZERO_TAG;
-  for (let pfn = free.nextSet(0); pfn >= 0; pfn = free.nextSet(pfn + 1)) ram.fill(pfn, 1, tag);
+  fillFreePages(mm, ram);
 }
 
 /**
@@ -35,9 +30,20 @@ export function applyFreshBoot(mm: PageAllocator, ram: Ram): void {
   free.setRange(kernelPages, ram.pageCount - kernelPages);
   mm.adoptFreeSet(free);
   for (let pfn = 0; pfn < kernelPages; pfn++) ram.setInitial(pfn, false, false);
+  fillFreePages(mm, ram);
+}
+
+/** What is free was filled by this kernel at boot or since, whatever a recorded one left in it. */
+function fillFreePages(mm: PageAllocator, ram: Ram): void {
   if (mm.freedContent === null) return;
-  const tag = mm.freedContent === 'poison' ? POISON_TAG : ZERO_TAG;
-  ram.fill(kernelPages, ram.pageCount - kernelPages, tag);
+  const free = new Bitmap(ram.pageCount);
+  mm.writeFreeSet(free);
+  const tag = tagOfFill(mm.freedContent);
+  for (let start = free.nextSet(0); start >= 0; ) {
+    const end = free.nextClear(start);
+    ram.fill(start, end - start, tag);
+    start = free.nextSet(end);
+  }
 }
 
 /** Where the recorded machine had RAM: pairs of first frame and count. */

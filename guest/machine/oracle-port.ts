@@ -10,7 +10,7 @@ import type { PageAllocator } from '../mm/index.ts';
 import type { PageReporting } from '../page-reporting/page-reporting.ts';
 import type { PageReliance } from '../reliance/page-reliance.ts';
 import { rangesOf } from './memory-port.ts';
-import { POISON_TAG, type Ram, ZERO_TAG } from './ram.ts';
+import { type Ram, tagOfFill } from './ram.ts';
 
 /** Lines of a reply at most. */
 const LINES_MAX = 256;
@@ -88,7 +88,7 @@ export class OraclePort {
       name: 'reliance',
       contents: contents.bytes,
       freed: mm.freedContent === null ? new Uint8Array(0) : freed.bytes,
-      freed_tag: mm.freedContent === 'poison' ? POISON_TAG : ZERO_TAG,
+      freed_tag: tagOfFill(mm.freedContent ?? 'zero'),
       undefined_pages: undefinedPages,
     };
   }

@@ -16,6 +16,11 @@ import { DirtyLog } from './dirty-log.ts';
 export const ZERO_TAG = 0;
 /** Content of a page filled with PAGE_POISON (0xaa bytes). */
 export const POISON_TAG = 0xaaaaaaaa;
+/** What the allocator fills a page with. */
+export function tagOfFill(pattern: 'zero' | 'poison'): typeof ZERO_TAG | typeof POISON_TAG {
+  return pattern === 'zero' ? ZERO_TAG : POISON_TAG;
+}
+
 /** Bytes of one content record on the channel. */
 export const RECORD_SIZE_BYTES = 4;
 

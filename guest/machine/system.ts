@@ -30,7 +30,7 @@ import type { VirtioTransport } from '../virtio/transport.ts';
 import { auditFreedContent, ContentChecks } from './content-checks.ts';
 import { createDriver } from './create-driver.ts';
 import { memoryUsers, registerHintShrinker } from './memory-management.ts';
-import { POISON_TAG, Ram, ZERO_TAG } from './ram.ts';
+import { Ram, tagOfFill } from './ram.ts';
 import { UserSpace } from './user-space.ts';
 
 /** What drives the kernel's threads. */
@@ -108,10 +108,10 @@ export class System<T extends CountingTransport = CountingTransport> {
         movablePages: config.kernel.movableZonePages,
       },
       {
-        clearPages: (pfn, pageCount, pattern) => ram.fill(pfn, pageCount, tagOf(pattern)),
+        clearPages: (pfn, pageCount, pattern) => ram.fill(pfn, pageCount, tagOfFill(pattern)),
         leavePages: (pfn, pageCount) => ram.undefinedPages.setRange(pfn, pageCount),
         trustPages: (pfn, pageCount, pattern) =>
-          this.contents.trusted(pfn, pageCount, tagOf(pattern)),
+          this.contents.trusted(pfn, pageCount, tagOfFill(pattern)),
         reclaim: (order, gfp) => this.users.allocatorHooks.reclaim(order, gfp),
         wakeKswapd: (order, highest) => this.users.kswapd.wake(order, highest),
       },
@@ -207,10 +207,6 @@ export class System<T extends CountingTransport = CountingTransport> {
       hinting_declined_trusted_free: Number(this.#refusesToHint),
     };
   }
-}
-
-function tagOf(pattern: 'zero' | 'poison'): typeof ZERO_TAG | typeof POISON_TAG {
-  return pattern === 'zero' ? ZERO_TAG : POISON_TAG;
 }
 
 function kernelOf(

@@ -30,7 +30,7 @@ export class StateFields {
   int(name: string, max: number, min = 0): number {
     const value = this.#fields.get(name);
     const isIn = typeof value === 'number' && Number.isSafeInteger(value);
-    if (!isIn || value < min || value > max) throw this.#bad(name, `an integer ${min} … ${max}`);
+    if (!isIn || value < min || value > max) throw this.bad(name, `an integer ${min} … ${max}`);
     return value;
   }
 
@@ -41,21 +41,21 @@ export class StateFields {
   numberOrNull(name: string): number | null {
     const value = this.#fields.get(name) ?? null;
     if (value !== null && !(typeof value === 'number' && value >= 0)) {
-      throw this.#bad(name, 'a number from 0 on, or null');
+      throw this.bad(name, 'a number from 0 on, or null');
     }
     return value;
   }
 
   bool(name: string): boolean {
     const value = this.#fields.get(name);
-    if (typeof value !== 'boolean') throw this.#bad(name, 'true or false');
+    if (typeof value !== 'boolean') throw this.bad(name, 'true or false');
     return value;
   }
 
   text(name: string, lengthMax: number): string {
     const value = this.#fields.get(name);
     if (typeof value !== 'string' || value.length > lengthMax) {
-      throw this.#bad(name, `a text of at most ${lengthMax} characters`);
+      throw this.bad(name, `a text of at most ${lengthMax} characters`);
     }
     return value;
   }
@@ -73,7 +73,7 @@ export class StateFields {
   list(name: string, countMax: number): (StateFields | null)[] {
     const value = this.#fields.get(name);
     if (!Array.isArray(value) || value.length > countMax) {
-      throw this.#bad(name, `a list of at most ${countMax}`);
+      throw this.bad(name, `a list of at most ${countMax}`);
     }
     return value.map((one: unknown, i) =>
       one === null ? null : new StateFields(`${this.#where}.${name}[${i}]`, one),
@@ -83,7 +83,7 @@ export class StateFields {
   /** A list in which nothing is left out. */
   items(name: string, countMax: number): StateFields[] {
     return this.list(name, countMax).map((one, i) => {
-      if (one === null) throw this.#bad(`${name}[${i}]`, 'an object with fields');
+      if (one === null) throw this.bad(`${name}[${i}]`, 'an object with fields');
       return one;
     });
   }
@@ -97,12 +97,8 @@ export class StateFields {
     return new Map([...this.#fields.keys()].map((name) => [name, this.int(name, 2 ** 53 - 1)]));
   }
 
-  /** The error for a field that alone makes sense, and not in its place. */
+  /** The error for a field that makes no sense, alone or in its place. */
   bad(name: string, expected: string): BallastError {
-    return this.#bad(name, expected);
-  }
-
-  #bad(name: string, expected: string): BallastError {
     return new BallastError('MESSAGE_INVALID', `${this.#where}.${name}: expected ${expected}`);
   }
 }

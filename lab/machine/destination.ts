@@ -5,6 +5,7 @@ import type {
   HostConfig,
   MigrationReport,
 } from '../../protocol/control.ts';
+import { withArrival } from '../../protocol/migration-report.ts';
 import { removeFolder } from './cleanup.ts';
 import type { Control } from './control.ts';
 
@@ -58,15 +59,8 @@ export class Destinations {
     const { peak_rss_bytes: peakRssBytes } = await left.call('retire', null);
     this.peakRssBytes = Math.max(this.peakRssBytes, peakRssBytes);
     await left.child.stop();
-    return {
-      ...report,
-      memory: { ...report.memory, ...arrival.memory },
-      limit_bytes: arrival.limit_bytes,
-      lost: arrival.lost.map(({ pfn, history }, i) => ({
-        pfn,
-        history: [...(known[i] ?? []), ...history],
-      })),
-    };
+    const lines = new Map(pfns.map((pfn, i) => [pfn, known[i] ?? []]));
+    return withArrival(report, arrival, (pfn) => lines.get(pfn) ?? []);
   }
 
   /** The guest has stayed. */

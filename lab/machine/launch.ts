@@ -123,8 +123,8 @@ export async function launch(options: LaunchOptions = {}, entries?: Entries): Pr
     if (bound.kind === 'unix') socketFile = bound.path;
     if (options.onListening) options.onListening(bound, guest);
     else if (options.linux) {
-      const config = linuxConfig(options.linux, guest.ramPages);
-      control.startGuest('linux').send({ connect: bound, config } as never);
+      const linux = linuxConfig(options.linux, guest.ramPages);
+      control.startGuest('linux').send({ connect: bound, config: linux } as never);
     } else control.startGuest('guest').send({ connect: bound, config: guest } as never);
     if (options.startsDestination) destinations.prepare();
     const hello = await control.call('accept', null);

@@ -7,7 +7,7 @@ import type { BalloonDriverOptions } from '../../guest/balloon/driver-options.ts
 import type { HintingStrategy, HintObserver } from '../../guest/balloon/hinting.ts';
 import { Folios } from '../../guest/folio/index.ts';
 import type { Kernel } from '../../guest/kernel/kernel.ts';
-import { POISON_TAG, Ram, ZERO_TAG } from '../../guest/machine/ram.ts';
+import { Ram, tagOfFill } from '../../guest/machine/ram.ts';
 import { PAGEBLOCK_ORDER, PageAllocator } from '../../guest/mm/index.ts';
 import { PageFlag, PageOwner, Pages } from '../../guest/mm/pages.ts';
 import type { Zone } from '../../guest/mm/zone.ts';
@@ -280,8 +280,7 @@ function realAllocator(ramPages: number, options: HarnessOptions, ram: Ram): Pag
   const allocator = new PageAllocator(
     { ramPages, movablePages, vcpus: 1, mm },
     {
-      clearPages: (pfn, pageCount, pattern) =>
-        ram.fill(pfn, pageCount, pattern === 'zero' ? ZERO_TAG : POISON_TAG),
+      clearPages: (pfn, pageCount, pattern) => ram.fill(pfn, pageCount, tagOfFill(pattern)),
     },
   );
   const free = new Bitmap(ramPages);

@@ -3,7 +3,6 @@
  * encoding and checks, and both ends within a test's reach.
  */
 import { Guest } from '../../guest/machine/guest.ts';
-import { withArrival } from '../../host/evaluation/report.ts';
 import { Hypervisor } from '../../host/hypervisor.ts';
 import { Incoming } from '../../host/migration/incoming.ts';
 import {
@@ -18,6 +17,7 @@ import {
   localStream,
   type MigrateParams,
   type MigrationReport,
+  withArrival,
 } from '../../protocol/index.ts';
 import { DEFAULT_COSTS, MIB } from '../../shared/index.ts';
 import { type Recording, readRecording } from '../../shared/recording/index.ts';

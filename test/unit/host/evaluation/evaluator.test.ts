@@ -3,11 +3,10 @@ import { describe, expect, test } from 'vitest';
 import type { Guest } from '../../../../guest/machine/guest.ts';
 import { verifyArrival } from '../../../../host/evaluation/arrival.ts';
 import { Evaluator } from '../../../../host/evaluation/evaluator.ts';
-import { withArrival } from '../../../../host/evaluation/report.ts';
 import type { DestinationMemory } from '../../../../host/migration/destination-memory.ts';
 import { InPlace } from '../../../../host/migration/in-place.ts';
 import { Migration } from '../../../../host/migration/migration.ts';
-import type { MigrationReport } from '../../../../protocol/index.ts';
+import { type MigrationReport, withArrival } from '../../../../protocol/index.ts';
 import { NS_PER_MS } from '../../../../shared/index.ts';
 import { inProcess, MIGRATE } from '../../../support/in-process.ts';
 

@@ -1,6 +1,6 @@
 /** A migration's report is made of what its source watched and what its destination found. */
-import type { ArrivalReport, MigrationReport } from '../../protocol/index.ts';
-import type { Pfn } from '../../shared/index.ts';
+import type { Pfn } from '../shared/index.ts';
+import type { ArrivalReport, MigrationReport } from './control.ts';
 
 /** `historyOf`: what the source knows of a page, oldest first. */
 export function withArrival(
