@@ -130,7 +130,8 @@ export class Hypervisor {
     const figures = await migration.run();
     vmm.records.onPages = null;
     const { ledger } = migration.precopy;
-    const report = await evaluator.report(migration.precopy, figures);
+    const watched = await evaluator.report(migration.precopy, figures);
+    const report = { ...watched, error_desc: migration.error?.message ?? null };
     const hasMoved = figures.status === 'completed';
     if (hasMoved && !inPlace) {
       this.#ledger = ledger;

@@ -195,6 +195,8 @@ export interface MigrationReport {
     readonly undefined_pages: number;
   };
   readonly lost: readonly LostPage[];
+  /** query-migrate's error-desc: why it failed, one line; null: it has not. */
+  readonly error_desc: string | null;
   /** What a clairvoyant would have sent of this guest; null: it has not arrived anywhere. */
   readonly limit_bytes: number | null;
   readonly lock: {

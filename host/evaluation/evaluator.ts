@@ -135,6 +135,7 @@ export class Evaluator implements MigrationObserver {
         undefined_pages: 0,
       },
       lost: [],
+      error_desc: null,
       limit_bytes: null,
       lock: {
         max_hold_ns: total('lock_hold_ns_max'),

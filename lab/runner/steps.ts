@@ -138,10 +138,11 @@ function momentOf(status: HostStatus): Moment {
 }
 
 /** Without a switchover there is no destination to compare with. */
-function migrationNotes({ migration }: MigrationReport): string[] {
+function migrationNotes({ migration, error_desc: why }: MigrationReport): string[] {
   if (migration.status === 'completed') return [];
   const seconds = Math.round(migration.total_ms / 1000);
-  return [`migration ${migration.status} after ${seconds} s: no page of it was verified`];
+  const reason = why === null ? '' : ` (${why})`;
+  return [`migration ${migration.status} after ${seconds} s${reason}: no page of it was verified`];
 }
 
 /** Recordings end some ten milliseconds after the recorded migration did. */

@@ -35,6 +35,7 @@ describe('a stream that breaks', () => {
       const link = breaking(new Incoming('unix:/gone', guest.facts), at);
       const report = await hypervisor.migrate(SLOW, link);
       expect(report.migration.status).toBe('failed');
+      expect(report.error_desc).toBe('the destination is gone');
       expect(statuses.at(-1)).toBe('failed');
       expect(hypervisor.vmm.running).toBe(true);
       await hypervisor.runUntil(hypervisor.vmm.now + 50 * NS_PER_MS);

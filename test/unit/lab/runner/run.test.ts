@@ -43,6 +43,8 @@ function played(play: Played): Machine {
       lock,
       guest,
       lost: [],
+      error_desc: null,
+      limit_bytes: null,
     }),
     console: async (line: string) => play.failures?.[line] ?? null,
     verify: async () => problems,
