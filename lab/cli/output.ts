@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
-import { packageRoot } from '../machine/paths.ts';
+import { packageRoot } from '../process/paths.ts';
 
 /** Where the command line writes: results on stdout, everything else on stderr. */
 

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Command } from 'commander';
 import { ExitStatus } from '../../shared/index.ts';
-import { entryArguments } from '../machine/paths.ts';
+import { entryArguments } from '../process/paths.ts';
 import { PEERS_GUIDE } from './guide.ts';
 
 /** `ballast peers`: what `guest: linux` and the tests against QEMU need. */

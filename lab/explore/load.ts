@@ -2,7 +2,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { basename, extname, resolve } from 'node:path';
 import type { ExploreScenario, ExploreThread } from '../../protocol/index.ts';
 import { BallastError } from '../../shared/index.ts';
-import { packageRoot } from '../machine/paths.ts';
+import { packageRoot } from '../process/paths.ts';
 import { parseOverride } from '../scenario/load.ts';
 import { type Problem, ScenarioSource } from '../scenario/source.ts';
 import { type ExploreFile, exploreSchema, PAGEBLOCK_PAGES, type ThreadFile } from './schema.ts';

@@ -1,7 +1,7 @@
 import type { ExploreReply, ExploreRequest } from '../../protocol/index.ts';
 import { BallastError } from '../../shared/index.ts';
-import { Child, describeDeath } from '../machine/child.ts';
-import { onExit } from '../machine/cleanup.ts';
+import { Child, describeDeath } from '../process/child.ts';
+import { onExit } from '../process/cleanup.ts';
 
 /** The explorer's processes. Each answers one request at a time. */
 

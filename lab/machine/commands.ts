@@ -6,7 +6,7 @@ import type {
   HostEvent,
 } from '../../protocol/control.ts';
 import { BallastError, type BallastErrorCode } from '../../shared/index.ts';
-import { Child, type Entries } from './child.ts';
+import { Child, type Entries } from '../process/child.ts';
 
 /** One host process and the laboratory's commands to it. */
 

@@ -1,7 +1,7 @@
 import type { HostCommandName, HostCommands, HostEvent } from '../../protocol/control.ts';
 import { HostEventEmitter } from '../../protocol/host-events.ts';
 import { BallastError, ExitStatus } from '../../shared/index.ts';
-import { Child, type Death, describeDeath, type Entries } from './child.ts';
+import { Child, type Death, describeDeath, type Entries } from '../process/child.ts';
 import { Commands, type Progress } from './commands.ts';
 
 export type { Progress } from './commands.ts';

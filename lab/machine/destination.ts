@@ -6,7 +6,7 @@ import type {
   MigrationReport,
 } from '../../protocol/control.ts';
 import { withArrival } from '../../protocol/migration-report.ts';
-import { removeFolder } from './cleanup.ts';
+import { removeFolder } from '../process/cleanup.ts';
 import type { Control } from './control.ts';
 
 /** Host processes for a guest to migrate to, each for one migration. */

@@ -15,11 +15,11 @@ import {
 import type { DeviceConfig } from '../../protocol/device-config.ts';
 import { DEFAULT_DRIVER_CONFIG, type DriverConfig } from '../../protocol/driver-config.ts';
 import { BallastError, type Costs, DEFAULT_COSTS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import type { Entries } from '../process/child.ts';
+import { onExit, removeFolder } from '../process/cleanup.ts';
+import type { RecordingFacts } from '../recording/facts.ts';
+import { resolveRecording } from '../recording/resolve.ts';
 import { DEFAULTS } from '../scenario/complete.ts';
-import { resolveRecording } from '../scenario/recordings.ts';
-import type { RecordingFacts } from '../scenario/scenario.ts';
-import type { Entries } from './child.ts';
-import { onExit, removeFolder } from './cleanup.ts';
 import { Control, type Progress } from './control.ts';
 import { Destinations } from './destination.ts';
 import { Machine, type MachineFacts } from './machine.ts';

@@ -16,8 +16,8 @@ import {
   NS_PER_US,
   PAGE_SIZE_BYTES,
 } from '../../shared/index.ts';
+import type { RecordingFacts } from '../recording/facts.ts';
 import { DEFAULTS } from '../scenario/complete.ts';
-import type { RecordingFacts } from '../scenario/scenario.ts';
 import type { Control } from './control.ts';
 import type { Destinations } from './destination.ts';
 

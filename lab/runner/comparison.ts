@@ -1,5 +1,5 @@
 import type { StrategyName } from '../../protocol/control.ts';
-import type { MeasuredRun } from '../scenario/scenario.ts';
+import type { MeasuredRun } from '../recording/facts.ts';
 import { ERROR_KEYS, MIGRATION_KEYS, type Run } from './result.ts';
 
 /** Figures that one run alone does not have: measured, error and efficiency. Pure arithmetic. */

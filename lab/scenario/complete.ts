@@ -9,10 +9,11 @@ import {
 import { HYPERVISORS } from '../../protocol/dirty-log.ts';
 import { DEFAULT_DRIVER_CONFIG, type DriverConfig } from '../../protocol/driver-config.ts';
 import { DEFAULT_COSTS, MIB, NS_PER_MS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import type { RecordingFacts } from '../recording/facts.ts';
 import { consoleLine } from './console-steps.ts';
 import { deviceOf } from './device.ts';
 import { FIGURES, type FigureName } from './figures.ts';
-import type { RecordingFacts, Scenario, Step } from './scenario.ts';
+import type { Scenario, Step } from './scenario.ts';
 import { type ScenarioFile, SECTIONS, type StepFile, type VariantFile } from './schema.ts';
 
 /** A scenario file with every default filled in: once as it stands, and once for each variant. */

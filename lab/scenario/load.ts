@@ -3,11 +3,12 @@ import { basename, extname, resolve } from 'node:path';
 import { parse as parseYaml } from 'yaml';
 import type { StrategyName } from '../../protocol/control.ts';
 import { BallastError } from '../../shared/index.ts';
-import { packageRoot } from '../machine/paths.ts';
+import { packageRoot } from '../process/paths.ts';
+import type { RecordingFacts } from '../recording/facts.ts';
+import { resolveRecording } from '../recording/resolve.ts';
 import { completeScenario } from './complete.ts';
 import { contradictions } from './contradictions.ts';
-import { resolveRecording } from './recordings.ts';
-import type { RecordingFacts, Scenario } from './scenario.ts';
+import type { Scenario } from './scenario.ts';
 import { scenarioSchema } from './schema.ts';
 import { type Override, ScenarioSource } from './source.ts';
 

@@ -5,9 +5,9 @@ import type {
   StrategyName,
 } from '../../protocol/control.ts';
 import type { DeviceConfig } from '../../protocol/device-config.ts';
-import type { HypervisorName } from '../../protocol/dirty-log.ts';
 import type { DriverConfig } from '../../protocol/driver-config.ts';
 import type { Costs } from '../../shared/index.ts';
+import type { RecordingFacts } from '../recording/facts.ts';
 import type { FigureName } from './figures.ts';
 import type { Bound, FactorBound } from './schema.ts';
 
@@ -83,32 +83,4 @@ export interface FigureBound {
 export interface FigureFactor {
   readonly figure: FigureName;
   readonly bound: FactorBound;
-}
-
-/** What the laboratory itself needs to know of a recording; the guest reads the rest. */
-export interface RecordingFacts {
-  readonly name: string;
-  /** Compact file, absolute. */
-  readonly path: string;
-  readonly memoryBytes: number;
-  /** Page frame numbers; more than the memory has pages if there is a hole below 4 GiB. */
-  readonly ramPages: number;
-  readonly vcpus: number;
-  /** As the recorded kernel was booted. */
-  readonly mm: MmOptions;
-  readonly bandwidthBytesPerS: number;
-  readonly downtimeLimitMs: number;
-  /** Since the first event of the trace. */
-  readonly migrateAtNs: number;
-  /** End of what was recorded, on the same clock. */
-  readonly traceEndNs: number;
-  /** Whose dirty log it was measured with; null: no profile is known. */
-  readonly hypervisor: HypervisorName | null;
-  readonly measured: readonly MeasuredRun[];
-}
-
-/** One migration of the real guest, as query-migrate counted it; what it lacks is left out. */
-export interface MeasuredRun {
-  readonly freePageHint: boolean;
-  readonly figures: Readonly<Record<string, unknown>>;
 }

@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { gunzipSync } from 'node:zlib';
 import { Hypervisor } from '../../host/hypervisor.ts';
-import { entryArguments } from '../../lab/machine/paths.ts';
+import { entryArguments } from '../../lab/process/paths.ts';
 import {
   type DeviceConfig,
   type GuestLink,

@@ -1,5 +1,6 @@
+import { createHash } from 'node:crypto';
 import { mkdtempSync, writeFileSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, resolve } from 'node:path';
 import { hypervisorOf } from '../../protocol/dirty-log.ts';
@@ -7,9 +8,9 @@ import { BallastError, MIB } from '../../shared/index.ts';
 import type { RecordingHeader } from '../../shared/recording/index.ts';
 import { readRecording } from '../../shared/recording/reader.ts';
 import { encodeRecording } from '../../shared/recording/writer.ts';
-import { onExit, removeFolder } from '../machine/cleanup.ts';
-import { packageRoot } from '../machine/paths.ts';
-import type { MeasuredRun, RecordingFacts } from './scenario.ts';
+import { onExit, removeFolder } from '../process/cleanup.ts';
+import { packageRoot } from '../process/paths.ts';
+import type { MeasuredRun, RecordingFacts } from './facts.ts';
 
 /** Finds a recording by what a person calls it, and reads what the laboratory needs of it. */
 
@@ -25,7 +26,7 @@ export async function resolveRecording(
   const path = await findRecording(name, scenarioFile);
   const info = await stat(path);
   const file = info.isDirectory() ? await importFolder(path) : path;
-  return factsOf(readRecording(file).header, file);
+  return factsOf(readRecording(file).header, file, await sha256Of(file));
 }
 
 /** Path of the compact file or folder. @throws BallastError FILE_MISSING. */
@@ -54,7 +55,7 @@ export async function findRecording(name: string, scenarioFile?: string): Promis
 
 /** The guest process reads the compact form only, so a folder is converted for this run. */
 async function importFolder(folder: string): Promise<string> {
-  const { importRecording } = await import('../recording/import.ts');
+  const { importRecording } = await import('./import.ts');
   const recording = await importRecording(folder, {});
   const temporary = mkdtempSync(`${tmpdir()}/ballast-import-`);
   onExit(() => removeFolder(temporary));
@@ -63,7 +64,13 @@ async function importFolder(folder: string): Promise<string> {
   return file;
 }
 
-function factsOf(header: RecordingHeader, path: string): RecordingFacts {
+async function sha256Of(path: string): Promise<string> {
+  return createHash('sha256')
+    .update(await readFile(path))
+    .digest('hex');
+}
+
+function factsOf(header: RecordingHeader, path: string, sha256: string): RecordingFacts {
   const measured: MeasuredRun[] = header.measured.map(
     ({ free_page_hint, series: _, ...figures }) => ({
       freePageHint: free_page_hint,
@@ -73,6 +80,7 @@ function factsOf(header: RecordingHeader, path: string): RecordingFacts {
   return {
     name: header.name,
     path,
+    sha256,
     memoryBytes: header.memMiB * MIB,
     ramPages: header.frameCount,
     vcpus: header.vcpus,
