@@ -2,10 +2,10 @@ import type { Command } from 'commander';
 import type { StrategyName } from '../../protocol/control.ts';
 import { formatAddress, parseAddress } from '../../protocol/index.ts';
 import { ExitStatus } from '../../shared/index.ts';
-import { guestConfig } from '../machine/launch.ts';
+import { guestConfigOf } from '../plan/processes.ts';
+import { planOf } from '../plan/settings.ts';
 import { Child, describeDeath } from '../process/child.ts';
 import { onExit } from '../process/cleanup.ts';
-import { launchOptionsOf } from '../runner/run.ts';
 import { loadScenario } from '../scenario/load.ts';
 import type { Scenario } from '../scenario/scenario.ts';
 import { GUEST_GUIDE, HOST_GUIDE } from './guide.ts';
@@ -114,13 +114,11 @@ async function runGuest(
   flags: HandFlags,
   connect: ReturnType<typeof parseAddress>,
 ): Promise<number> {
-  const options = {
-    ...launchOptionsOf(scenario, scenario.strategies[0] ?? 'none'),
-    ...(flags.log ? { logDirectory: flags.log } : {}),
-  };
+  const plan = planOf(scenario, scenario.strategies[0] ?? 'none', scenario.name);
+  const config = guestConfigOf(plan, { logDirectory: flags.log ?? null });
   const child = new Child('guest', () => {});
   const withdraw = onExit(() => child.kill());
-  child.send({ connect, config: guestConfig(options, scenario.recording) } as never);
+  child.send({ connect, config } as never);
   const death = await child.died;
   withdraw();
   if (death.code === ExitStatus.OK) return ExitStatus.OK;

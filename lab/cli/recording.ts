@@ -1,8 +1,8 @@
 import { stat } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { readRecording } from '../../shared/recording/reader.ts';
+import { formatBytes } from '../input/units.ts';
 import { findRecording } from '../recording/resolve.ts';
-import { formatBytes } from '../scenario/units.ts';
 import { IMPORT_GUIDE, INSPECT_GUIDE } from './guide.ts';
 import { complain, print } from './output.ts';
 import { ProgressDisplay } from './progress.ts';

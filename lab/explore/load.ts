@@ -2,9 +2,10 @@ import { readFile, stat } from 'node:fs/promises';
 import { basename, extname, resolve } from 'node:path';
 import type { ExploreScenario, ExploreThread } from '../../protocol/index.ts';
 import { BallastError } from '../../shared/index.ts';
+import { type Problem, problemsOf } from '../input/problems.ts';
 import { packageRoot } from '../process/paths.ts';
 import { parseOverride } from '../scenario/load.ts';
-import { type Problem, ScenarioSource } from '../scenario/source.ts';
+import { ScenarioSource } from '../scenario/source.ts';
 import { type ExploreFile, exploreSchema, PAGEBLOCK_PAGES, type ThreadFile } from './schema.ts';
 
 /** Finds, reads, checks and completes a scenario of the explorer. */
@@ -31,7 +32,7 @@ export function parseExploration(
   const shownFile = file.startsWith(working) ? file.slice(working.length) : file;
   const source: ScenarioSource = new ScenarioSource(shownFile, text, overrides.map(parseOverride));
   const parsed = exploreSchema.safeParse(source.data);
-  if (!parsed.success) source.fail(source.problemsOf(parsed.error, exploreSchema));
+  if (!parsed.success) source.fail(problemsOf(parsed.error, exploreSchema));
   const problems = contradictions(parsed.data);
   if (problems.length > 0) source.fail(problems);
   return complete(parsed.data, basename(file, extname(file)));

@@ -7,7 +7,6 @@ import type {
   MigrateParams,
   MigrationReport,
 } from '../../protocol/control.ts';
-import { DEFAULT_DIRTY_LOG, HYPERVISORS } from '../../protocol/dirty-log.ts';
 import type { HostEventEmitter } from '../../protocol/host-events.ts';
 import {
   BallastError,
@@ -16,21 +15,11 @@ import {
   NS_PER_US,
   PAGE_SIZE_BYTES,
 } from '../../shared/index.ts';
-import type { RecordingFacts } from '../recording/facts.ts';
-import { DEFAULTS } from '../scenario/complete.ts';
+import type { Plan } from '../plan/plan.ts';
 import type { Control } from './control.ts';
 import type { Destinations } from './destination.ts';
 
 /** A running pair of processes. All times are virtual; every call may reject with PEER_CLOSED. */
-
-export interface MachineFacts {
-  readonly ramPages: number;
-  readonly vcpus: number;
-  readonly recording: RecordingFacts | null;
-  readonly monitorLatencyNs: number;
-  /** A real kernel, which can migrate to another process. */
-  readonly isLinux: boolean;
-}
 
 export type FinishReport = HostCommands['finish']['result'];
 
@@ -52,7 +41,7 @@ const SHELL_STEP_NS = 20 * NS_PER_MS;
 const CONSOLE_STUCK_NS = 600 * NS_PER_S;
 
 export class Machine implements AsyncDisposable {
-  readonly facts: MachineFacts;
+  readonly plan: Plan;
   /** Virtual time since power-on. */
   nowNs = 0;
   readonly #control: Control;
@@ -66,14 +55,14 @@ export class Machine implements AsyncDisposable {
 
   constructor(
     control: Control,
-    facts: MachineFacts,
+    plan: Plan,
     destinations: Destinations,
     dispose: () => Promise<void>,
     arrival: ArrivalReport | null = null,
   ) {
     this.arrival = arrival;
     this.#control = control;
-    this.facts = facts;
+    this.plan = plan;
     this.#dispose = dispose;
     this.#destinations = destinations;
   }
@@ -90,20 +79,20 @@ export class Machine implements AsyncDisposable {
 
   /** Until when the replay knows what the guest did; null while nothing is replayed. */
   get replayEndNs(): number | null {
-    if (this.#replayStartNs === null || !this.facts.recording) return null;
-    return this.#replayStartNs + this.facts.recording.traceEndNs;
+    if (this.#replayStartNs === null || !this.plan.recording) return null;
+    return this.#replayStartNs + this.plan.recording.traceEndNs;
   }
 
   /** Powers on and lets the balloon driver probe. A real kernel is up already: it loads its driver. */
   async boot(): Promise<HostStatus> {
-    if (this.facts.isLinux) await this.shell('bind');
+    if (this.plan.guest === 'linux') await this.shell('bind');
     return this.waitFor(BOOT_NS);
   }
 
   /** Types a line on the guest's console; `replay` starts the recording. */
   async workload(line = 'replay'): Promise<void> {
     if (line === 'replay') {
-      if (!this.facts.recording)
+      if (!this.plan.recording)
         throw new BallastError('BAD_INPUT', 'replay: expected a machine with a recording');
       this.#replayStartNs = this.nowNs;
     }
@@ -207,14 +196,8 @@ export class Machine implements AsyncDisposable {
    * or is cancelled leaves it here, and the report says so.
    */
   async migrate(params: Partial<MigrateParams> = {}): Promise<MigrationReport> {
-    const { recording } = this.facts;
     const to = await this.#destinations.stream();
-    const migrate: MigrateParams = {
-      bandwidthBytesPerS: recording?.bandwidthBytesPerS ?? DEFAULTS.bandwidthBytesPerS,
-      downtimeLimitMs: recording?.downtimeLimitMs ?? DEFAULTS.downtimeLimitMs,
-      ...(recording?.hypervisor ? HYPERVISORS[recording.hypervisor] : DEFAULT_DIRTY_LOG),
-      ...params,
-    };
+    const migrate: MigrateParams = { ...this.plan.migration, ...params };
     await this.status();
     const report = await this.#control.call('migrate', { migrate, to });
     const hasMoved = report.migration.status === 'completed';
@@ -262,7 +245,7 @@ export class Machine implements AsyncDisposable {
 
   async #resizeBalloon(deltaPages: number): Promise<HostStatus> {
     let status = await this.status();
-    const target = Math.min(Math.max(0, status.actual_pages + deltaPages), this.facts.ramPages);
+    const target = Math.min(Math.max(0, status.actual_pages + deltaPages), this.plan.ramPages);
     await this.#control.call('balloon', { target_pages: target });
     status = await this.status();
     let movedAtNs = this.nowNs;
@@ -281,7 +264,7 @@ export class Machine implements AsyncDisposable {
   }
 
   #migrateAtNs(): number {
-    const { recording, monitorLatencyNs } = this.facts;
+    const { recording, monitorLatencyNs } = this.plan;
     if (!recording || this.#replayStartNs === null) {
       throw new BallastError(
         'BAD_INPUT',

@@ -7,8 +7,10 @@ import {
 } from '../../protocol/control.ts';
 import { DEFAULT_DRIVER_CONFIG } from '../../protocol/driver-config.ts';
 import type { Progress } from '../machine/control.ts';
-import { type LaunchOptions, launch } from '../machine/launch.ts';
 import type { FinishReport, Machine } from '../machine/machine.ts';
+import { type Placement, startMachine } from '../machine/start.ts';
+import type { Plan } from '../plan/plan.ts';
+import { planOf } from '../plan/settings.ts';
 import type { RecordingFacts } from '../recording/facts.ts';
 import type { Scenario, Step } from '../scenario/scenario.ts';
 import { errorOf, measuredOf, withEfficiency } from './comparison.ts';
@@ -27,17 +29,18 @@ export interface RunOptions {
   /** `run` names the one of several that it is about: its variant, its strategy. */
   readonly onProgress?: (run: string, progress: Progress) => void;
   /** For a guest started by hand. */
-  readonly launch?: Pick<LaunchOptions, 'listen' | 'onListening' | 'migrateTo' | 'incoming'>;
-  /** Starts the machines; `launch` by default. */
-  readonly launcher?: (options: LaunchOptions) => Promise<Machine>;
+  readonly launch?: Pick<Placement, 'listen' | 'onListening' | 'migrateTo' | 'incoming'>;
+  /** Starts the machines; `startMachine` by default. */
+  readonly launcher?: (plan: Plan, placement: Placement) => Promise<Machine>;
 }
 
-interface Plan {
+interface PlannedRun {
   readonly scenario: Scenario;
   readonly strategy: StrategyName;
+  readonly plan: Plan;
 }
 
-interface FinishedRun extends Plan {
+interface FinishedRun extends PlannedRun {
   readonly run: Run;
   readonly trail: Trail;
 }
@@ -49,7 +52,10 @@ interface FinishedRun extends Plan {
 export async function runScenario(scenario: Scenario, options: RunOptions = {}): Promise<Run[]> {
   const variants = scenario.variants.length > 0 ? scenario.variants : [scenario];
   const plans = variants.flatMap((variant) =>
-    variant.strategies.map((strategy): Plan => ({ scenario: variant, strategy })),
+    variant.strategies.map((strategy): PlannedRun => {
+      const plan = planOf(variant, strategy, scenario.name);
+      return { scenario: variant, strategy, plan };
+    }),
   );
   const results = new Array<FinishedRun | undefined>(plans.length);
   let next = 0;
@@ -91,46 +97,15 @@ function judged(finished: readonly FinishedRun[]): Run[] {
   }));
 }
 
-/** What a machine of this scenario is launched with. */
-export function launchOptionsOf(scenario: Scenario, strategy: StrategyName): LaunchOptions {
-  return {
-    ...(scenario.recording ? { recording: scenario.recording } : {}),
-    memoryBytes: scenario.memoryBytes,
-    vcpus: scenario.vcpus,
-    seed: scenario.seed,
-    mm: scenario.mm,
-    kernel: scenario.kernel,
-    driver: scenario.driver,
-    strategy,
-    iterate: scenario.iterate,
-    device: scenario.device,
-    costs: scenario.costs,
-    auditEveryEvents: scenario.auditEveryEvents,
-    monitorLatencyNs: scenario.monitorLatencyNs,
-    acceptLateHints: scenario.acceptLateHints,
-    ...(scenario.guest === 'linux'
-      ? { linux: { kernelArguments: kernelArguments(scenario) } }
-      : {}),
-  };
-}
-
-/** Zeroing at allocation is this kernel's default; a lost page would be made good by it. */
-function kernelArguments({ mm }: Scenario): string {
-  const words = [`init_on_alloc=${Number(mm.initOnAlloc)}`];
-  if (mm.initOnFree) words.push('init_on_free=1');
-  if (mm.pagePoison) words.push('page_poison=1');
-  return words.join(' ');
-}
-
-async function runOne({ scenario, strategy }: Plan, options: RunOptions): Promise<FinishedRun> {
+async function runOne(planned: PlannedRun, options: RunOptions): Promise<FinishedRun> {
+  const { scenario, strategy, plan } = planned;
   const { variant } = scenario;
   const logDirectory =
     options.logDirectory && [options.logDirectory, variant, strategy].filter(Boolean).join('/');
   if (logDirectory) mkdirSync(logDirectory, { recursive: true });
   const onProgress = (progress: Progress) =>
     options.onProgress?.(labelOf({ variant, strategy }), progress);
-  await using machine = await (options.launcher ?? launch)({
-    ...launchOptionsOf(scenario, strategy),
+  await using machine = await (options.launcher ?? startMachine)(plan, {
     startsDestination: scenario.steps.some(({ kind }) => kind === 'migrate'),
     ...options.launch,
     ...(logDirectory ? { logDirectory } : {}),
@@ -142,15 +117,10 @@ async function runOne({ scenario, strategy }: Plan, options: RunOptions): Promis
   await runSteps(machine, scenario, strategy, trail, onProgress);
   trail.found(await machine.verify());
   const status = await machine.status();
-  if (!scenario.acceptLateHints) trail.mustKeepProtocol(status.protocol_violations);
+  if (!scenario.plant.acceptLateHints) trail.mustKeepProtocol(status.protocol_violations);
   const wallMs = Math.round(performance.now() - startMs);
   const finish = await machine.finish();
-  return {
-    scenario,
-    strategy,
-    run: toRun({ scenario, strategy }, trail, status, finish, wallMs),
-    trail,
-  };
+  return { ...planned, run: toRun(planned, trail, status, finish, wallMs), trail };
 }
 
 /** What came with a guest from another host. */
@@ -163,7 +133,7 @@ function arrived({ memory }: ArrivalReport, trail: Trail): void {
 }
 
 function toRun(
-  { scenario, strategy }: Plan,
+  { scenario, strategy }: PlannedRun,
   trail: Trail,
   status: HostStatus,
   finish: FinishReport,

@@ -1,33 +1,20 @@
-import {
-  DEFAULT_KERNEL_OPTIONS,
-  type KernelOptions,
-  type MigrateParams,
-  type MmOptions,
-  STRATEGIES,
-  type StrategyName,
-} from '../../protocol/control.ts';
-import { HYPERVISORS } from '../../protocol/dirty-log.ts';
-import { DEFAULT_DRIVER_CONFIG, type DriverConfig } from '../../protocol/driver-config.ts';
-import { DEFAULT_COSTS, MIB, NS_PER_MS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import { type MigrateParams, STRATEGIES, type StrategyName } from '../../protocol/control.ts';
+import { NS_PER_MS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import { completeSettings, filled, type MachineOptions } from '../plan/settings.ts';
 import type { RecordingFacts } from '../recording/facts.ts';
 import { consoleLine } from './console-steps.ts';
 import { deviceOf } from './device.ts';
 import { FIGURES, type FigureName } from './figures.ts';
 import type { Scenario, Step } from './scenario.ts';
-import { type ScenarioFile, SECTIONS, type StepFile, type VariantFile } from './schema.ts';
+import {
+  type MigrationFile,
+  type ScenarioFile,
+  SECTIONS,
+  type StepFile,
+  type VariantFile,
+} from './schema.ts';
 
 /** A scenario file with every default filled in: once as it stands, and once for each variant. */
-
-/** Migration without a recording to take them from; QEMU's own downtime limit. */
-export const DEFAULTS = {
-  memoryBytes: 256 * MIB,
-  /** Enough for a kernel to have blocks to hint and to report; every page of it is a real one. */
-  linuxMemoryBytes: 192 * MIB,
-  bandwidthBytesPerS: 200 * MIB,
-  downtimeLimitMs: 300,
-  monitorLatencyNs: 80 * NS_PER_MS,
-} as const;
-const DEFAULT_ITERATE = { budgetNodes: 1000, minOrder: 0 } as const;
 
 export interface Completion {
   readonly recording: RecordingFacts | null;
@@ -56,93 +43,93 @@ function merged(file: ScenarioFile, variant: VariantFile): ScenarioFile {
 
 function completeOne(file: ScenarioFile, completion: Completion, variant: string | null): Scenario {
   const { recording } = completion;
-  const { machine, iterate } = file;
-  const migration = migrationOf(file, recording);
+  const settings = completeSettings(optionsOf(file, completion), recording);
+  const { migration } = settings;
   const steps =
     file.steps?.map((step, index) =>
       completeStep(step, migration, completion.whereOfStep(index)),
     ) ?? defaultSteps(recording, migration);
   return {
+    ...settings,
     name: file.name ?? recording?.name ?? completion.defaultName,
     description: file.description ?? '',
-    seed: completion.seed ?? file.seed,
-    guest: file.guest,
-    memoryBytes:
-      machine?.memory ??
-      recording?.memoryBytes ??
-      (file.guest === 'linux' ? DEFAULTS.linuxMemoryBytes : DEFAULTS.memoryBytes),
-    vcpus: machine?.vcpus ?? recording?.vcpus ?? 1,
-    recording,
-    mm: mmOf(file, recording),
-    kernel: kernelOf(file),
-    driver: driverOf(file),
     strategies: strategiesOf(file, completion, steps),
-    iterate: {
-      budgetNodes: iterate?.budget ?? DEFAULT_ITERATE.budgetNodes,
-      minOrder: iterate?.min_order ?? DEFAULT_ITERATE.minOrder,
-    },
-    migration,
-    monitorLatencyNs: file.migration?.monitor_latency ?? DEFAULTS.monitorLatencyNs,
-    device: deviceOf(file.device),
-    costs: { ...DEFAULT_COSTS, ...definedOnly(file.costs ?? {}) },
-    auditEveryEvents: file.audit_every_events,
-    acceptLateHints: file.plant.accept_late_hints,
     steps,
     variant,
     variants: [],
   };
 }
 
-function migrationOf(
-  { migration, hypervisor }: ScenarioFile,
-  recording: RecordingFacts | null,
-): MigrateParams {
-  const profile = HYPERVISORS[hypervisor ?? recording?.hypervisor ?? 'qemu-7.2-tcg'];
+/** What the file names of the machine, by the names of the plan. */
+function optionsOf(file: ScenarioFile, { seed }: Completion): MachineOptions {
+  const { machine, iterate, migration } = file;
   return {
-    bandwidthBytesPerS:
-      migration?.bandwidth ?? recording?.bandwidthBytesPerS ?? DEFAULTS.bandwidthBytesPerS,
-    downtimeLimitMs:
-      downtimeMs(migration?.downtime_limit) ??
-      recording?.downtimeLimitMs ??
-      DEFAULTS.downtimeLimitMs,
-    dirtyLog: migration?.dirty_log ?? profile.dirtyLog,
-    hintRemedy: migration?.hint_remedy ?? profile.hintRemedy,
-    clearBitmapShift: migration?.clear_bitmap_shift ?? profile.clearBitmapShift,
+    memoryBytes: machine?.memory,
+    vcpus: machine?.vcpus,
+    seed: seed ?? file.seed,
+    mm: mmOf(file),
+    kernel: kernelOf(file),
+    driver: driverOf(file),
+    iterate: { budgetNodes: iterate?.budget, minOrder: iterate?.min_order },
+    device: deviceOf(file.device),
+    costs: file.costs,
+    auditEveryEvents: file.audit_every_events,
+    hypervisor: file.hypervisor,
+    migration: migration && paramsOf(migration),
+    monitorLatencyNs: migration?.monitor_latency,
+    acceptLateHints: file.plant.accept_late_hints,
+    linux: file.guest === 'linux' ? { kernelArguments: kernelArgumentsOf(file) } : undefined,
   };
 }
 
-function mmOf({ mm }: ScenarioFile, recording: RecordingFacts | null): MmOptions {
+function mmOf({ mm }: ScenarioFile): MachineOptions['mm'] {
   return {
-    initOnAlloc: mm?.init_on_alloc ?? recording?.mm.initOnAlloc ?? true,
-    initOnFree: mm?.init_on_free ?? recording?.mm.initOnFree ?? false,
-    pagePoison: mm?.page_poison ?? recording?.mm.pagePoison ?? false,
+    initOnAlloc: mm?.init_on_alloc,
+    initOnFree: mm?.init_on_free,
+    pagePoison: mm?.page_poison,
   };
 }
 
-function kernelOf({ mm }: ScenarioFile): KernelOptions {
-  const otherwise = DEFAULT_KERNEL_OPTIONS;
+function kernelOf({ mm }: ScenarioFile): MachineOptions['kernel'] {
   return {
-    movableGeneration: mm?.movable_generation ?? otherwise.movableGeneration,
-    pinCheck: mm?.pin_check ?? otherwise.pinCheck,
-    compactionProactiveness: mm?.compaction_proactiveness ?? otherwise.compactionProactiveness,
-    balloonCompaction: mm?.balloon_compaction ?? otherwise.balloonCompaction,
-    movableZonePages: (mm?.movable_zone ?? 0) / PAGE_SIZE_BYTES,
-    pageReportingOrder: mm?.page_reporting_order ?? otherwise.pageReportingOrder,
+    movableGeneration: mm?.movable_generation,
+    pinCheck: mm?.pin_check,
+    compactionProactiveness: mm?.compaction_proactiveness,
+    balloonCompaction: mm?.balloon_compaction,
+    movableZonePages: mm?.movable_zone && mm.movable_zone / PAGE_SIZE_BYTES,
+    pageReportingOrder: mm?.page_reporting_order,
   };
 }
 
-function driverOf({ driver }: ScenarioFile): DriverConfig {
-  const otherwise = DEFAULT_DRIVER_CONFIG;
+function driverOf({ driver }: ScenarioFile): MachineOptions['driver'] {
   return {
-    behaviour: driver?.behaviour ?? otherwise.behaviour,
-    features: driver?.features ?? otherwise.features,
-    decline: driver?.decline ?? otherwise.decline,
-    numbering: driver?.numbering ?? otherwise.numbering,
-    onNeedsReset: driver?.on_needs_reset ?? otherwise.onNeedsReset,
-    kicksEarly: driver?.kicks_early ?? otherwise.kicksEarly,
-    hintTrustedFreePages: driver?.hint_trusted_free_pages ?? otherwise.hintTrustedFreePages,
-    suspendsDevice: driver?.suspends_device ?? otherwise.suspendsDevice,
+    behaviour: driver?.behaviour,
+    features: driver?.features,
+    decline: driver?.decline,
+    numbering: driver?.numbering,
+    onNeedsReset: driver?.on_needs_reset,
+    kicksEarly: driver?.kicks_early,
+    hintTrustedFreePages: driver?.hint_trusted_free_pages,
+    suspendsDevice: driver?.suspends_device,
   };
+}
+
+function paramsOf(migration: MigrationFile): NonNullable<MachineOptions['migration']> {
+  return {
+    bandwidthBytesPerS: migration.bandwidth,
+    downtimeLimitMs: downtimeMs(migration.downtime_limit),
+    dirtyLog: migration.dirty_log,
+    hintRemedy: migration.hint_remedy,
+    clearBitmapShift: migration.clear_bitmap_shift,
+  };
+}
+
+/** Of a real kernel. Zeroing at allocation is its default, too. */
+function kernelArgumentsOf({ mm }: ScenarioFile): string {
+  const words = [`init_on_alloc=${Number(mm?.init_on_alloc ?? true)}`];
+  if (mm?.init_on_free) words.push('init_on_free=1');
+  if (mm?.page_poison) words.push('page_poison=1');
+  return words.join(' ');
 }
 
 /** All, to compare migrations of a recorded guest; otherwise nobody hints. */
@@ -183,13 +170,7 @@ function completeStep(step: StepFile, migration: MigrateParams, where: string): 
   if (step.migrate !== undefined) {
     return {
       kind: 'migrate',
-      params: {
-        bandwidthBytesPerS: step.migrate?.bandwidth ?? migration.bandwidthBytesPerS,
-        downtimeLimitMs: downtimeMs(step.migrate?.downtime_limit) ?? migration.downtimeLimitMs,
-        dirtyLog: step.migrate?.dirty_log ?? migration.dirtyLog,
-        hintRemedy: step.migrate?.hint_remedy ?? migration.hintRemedy,
-        clearBitmapShift: step.migrate?.clear_bitmap_shift ?? migration.clearBitmapShift,
-      },
+      params: filled(migration, paramsOf(step.migrate ?? {})),
     };
   }
   const [name = '', args] = Object.entries(step)[0] ?? [];
@@ -225,11 +206,4 @@ function defaultSteps(recording: RecordingFacts | null, migration: MigrateParams
 
 function downtimeMs(ns: number | undefined): number | undefined {
   return ns === undefined ? undefined : ns / NS_PER_MS;
-}
-
-function definedOnly(values: Readonly<Record<string, number | undefined>>): Record<string, number> {
-  const defined = Object.entries(values).filter(
-    (entry): entry is [string, number] => entry[1] !== undefined,
-  );
-  return Object.fromEntries(defined);
 }

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { MAX_ORDER } from '../../protocol/vmstat.ts';
 import { PAGE_SIZE_BYTES } from '../../shared/index.ts';
-import { sizeBytes } from './units.ts';
+import { sizeBytes } from '../input/units.ts';
 
 /**
  * Steps that use the guest's memory. Each is one line on the guest's console, `pin process=vm

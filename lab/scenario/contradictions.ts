@@ -1,9 +1,9 @@
 import { STRATEGIES } from '../../protocol/control.ts';
-import { PAGE_SIZE_BYTES } from '../../shared/index.ts';
+import type { KeyPath, Problem } from '../input/problems.ts';
+import { formatBytes } from '../input/units.ts';
+import { contradictionsOf } from '../plan/settings.ts';
 import type { Scenario, Step } from './scenario.ts';
 import type { ScenarioFile, StepFile } from './schema.ts';
-import type { KeyPath, Problem } from './source.ts';
-import { formatBytes } from './units.ts';
 
 /** What each key alone allows, but the whole does not. */
 export function contradictions(file: ScenarioFile, scenario: Scenario): Problem[] {
@@ -24,18 +24,17 @@ export function contradictions(file: ScenarioFile, scenario: Scenario): Problem[
   return problems;
 }
 
+/** Keys of the file that set what a plan has under another name. */
+const KEYS: Readonly<Record<string, KeyPath>> = {
+  memoryBytes: ['machine', 'memory'],
+  'kernel.movableZonePages': ['mm', 'movable_zone'],
+};
+
 function ofMachine(scenario: Scenario, at: KeyPath): Problem[] {
-  const { memoryBytes, recording, kernel } = scenario;
-  const problems: Problem[] = [];
-  if (recording && memoryBytes !== recording.memoryBytes) {
-    const expected = `the recording's ${formatBytes(recording.memoryBytes)}, or no such key`;
-    problems.push({ path: [...at, 'machine', 'memory'], expected });
-  }
-  if (kernel.movableZonePages * PAGE_SIZE_BYTES >= memoryBytes) {
-    const expected = `less than the machine's ${formatBytes(memoryBytes)}`;
-    problems.push({ path: [...at, 'mm', 'movable_zone'], expected });
-  }
-  return problems;
+  return contradictionsOf(scenario).map((problem) => ({
+    ...problem,
+    path: [...at, ...(KEYS[problem.path.join('.')] ?? problem.path)],
+  }));
 }
 
 /** Sections that say how the emulated kernel is made. */

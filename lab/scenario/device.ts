@@ -1,14 +1,13 @@
 import { z } from 'zod';
-import type { QueueNumbering } from '../../protocol/balloon.ts';
 import {
   DEVICE_PROFILES,
-  DEVICE_QUIRKS,
   type DeviceConfig,
   type DeviceFeatureName,
   type DeviceProfileName,
 } from '../../protocol/device-config.ts';
 import { NS_PER_S } from '../../shared/index.ts';
-import { durationNs } from './units.ts';
+import { durationNs } from '../input/units.ts';
+import { deviceFields, switches } from '../plan/fields.ts';
 
 /** The key `device` of a scenario: the name of a profile, or a map of what the device is and offers. */
 
@@ -30,23 +29,13 @@ export const DEVICE_FEATURE_KEYS = {
 } as const satisfies Readonly<Record<string, DeviceFeatureName>>;
 type FeatureKey = keyof typeof DEVICE_FEATURE_KEYS;
 
-const NUMBERINGS = ['spec-fixed', 'dense-by-offered', 'dense-by-negotiated'] as const satisfies [
-  QueueNumbering,
-  ...QueueNumbering[],
-];
-
-function switches<K extends string>(keys: readonly K[]): Record<K, z.ZodOptional<z.ZodBoolean>> {
-  const entries = keys.map((key) => [key, z.boolean().optional()]);
-  return Object.fromEntries(entries) as Record<K, z.ZodOptional<z.ZodBoolean>>;
-}
-
 const deviceMap = z.strictObject({
-  profile: z.enum(DEVICE_PROFILES).optional(),
+  profile: deviceFields.profile.optional(),
   ...switches(Object.keys(DEVICE_FEATURE_KEYS) as FeatureKey[]),
-  discard_hints: z.boolean().optional(),
+  discard_hints: deviceFields.discardHints.optional(),
   stats_interval: durationNs().optional(),
-  queue_numbering: z.enum(NUMBERINGS).optional(),
-  quirks: z.strictObject(switches(DEVICE_QUIRKS)).optional(),
+  queue_numbering: deviceFields.numbering.optional(),
+  quirks: deviceFields.quirks.optional(),
 });
 type DeviceFile = z.infer<typeof deviceMap>;
 

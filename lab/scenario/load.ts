@@ -3,6 +3,7 @@ import { basename, extname, resolve } from 'node:path';
 import { parse as parseYaml } from 'yaml';
 import type { StrategyName } from '../../protocol/control.ts';
 import { BallastError } from '../../shared/index.ts';
+import { problemsOf } from '../input/problems.ts';
 import { packageRoot } from '../process/paths.ts';
 import type { RecordingFacts } from '../recording/facts.ts';
 import { resolveRecording } from '../recording/resolve.ts';
@@ -50,7 +51,7 @@ export async function parseScenario(
     : file;
   const source: ScenarioSource = new ScenarioSource(shownFile, text, options.overrides);
   const parsed = scenarioSchema.safeParse(source.data);
-  if (!parsed.success) source.fail(source.problemsOf(parsed.error, scenarioSchema));
+  if (!parsed.success) source.fail(problemsOf(parsed.error, scenarioSchema));
   const recording = parsed.data.recording
     ? await findRecording(source, parsed.data.recording, file)
     : null;

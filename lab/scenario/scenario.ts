@@ -1,39 +1,13 @@
-import type {
-  KernelOptions,
-  MigrateParams,
-  MmOptions,
-  StrategyName,
-} from '../../protocol/control.ts';
-import type { DeviceConfig } from '../../protocol/device-config.ts';
-import type { DriverConfig } from '../../protocol/driver-config.ts';
-import type { Costs } from '../../shared/index.ts';
-import type { RecordingFacts } from '../recording/facts.ts';
+import type { MigrateParams, StrategyName } from '../../protocol/control.ts';
+import type { MachineSettings } from '../plan/settings.ts';
 import type { FigureName } from './figures.ts';
 import type { Bound, FactorBound } from './schema.ts';
 
-/** A scenario with every default filled in and every quantity in base units. */
-export interface Scenario {
+/** A scenario with every default filled in and every quantity in base units: a machine and its steps. */
+export interface Scenario extends MachineSettings {
   readonly name: string;
   readonly description: string;
-  readonly seed: number;
-  /** `linux`: an unmodified kernel in an x86 emulator. */
-  readonly guest: 'ballast' | 'linux';
-  readonly memoryBytes: number;
-  readonly vcpus: number;
-  readonly recording: RecordingFacts | null;
-  readonly mm: MmOptions;
-  readonly kernel: KernelOptions;
-  readonly driver: DriverConfig;
   readonly strategies: readonly StrategyName[];
-  readonly iterate: { readonly budgetNodes: number; readonly minOrder: number };
-  readonly migration: MigrateParams;
-  /** From the guest's "migrate now" to the monitor's command: what a real test bench needs. */
-  readonly monitorLatencyNs: number;
-  /** What is named; the rest is as the profile has it, or as the strategy needs it. */
-  readonly device: DeviceConfig;
-  readonly costs: Costs;
-  readonly auditEveryEvents: number;
-  readonly acceptLateHints: boolean;
   readonly steps: readonly Step[];
   /** Which of the scenario's variants this is; null: the scenario itself. */
   readonly variant: string | null;

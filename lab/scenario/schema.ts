@@ -1,38 +1,26 @@
 import { z } from 'zod';
+import { HYPERVISOR_NAMES, type HypervisorName } from '../../protocol/dirty-log.ts';
+import { durationNs, parseDuration, rateBytesPerS, sizeBytes } from '../input/units.ts';
 import {
-  MOVABLE_GENERATIONS,
-  type MovableGenerationName,
-  PIN_CHECKS,
-  type PinCheck,
-  STRATEGIES,
-  type StrategyName,
-} from '../../protocol/control.ts';
-import {
-  CLEAR_BITMAP_SHIFT_MAX,
-  CLEAR_BITMAP_SHIFT_MIN,
-  DIRTY_LOG_POLICIES,
-  HINT_REMEDIES,
-  HYPERVISOR_NAMES,
-  type HypervisorName,
-} from '../../protocol/dirty-log.ts';
-import {
-  DRIVER_BEHAVIOUR_NAMES,
-  DRIVER_FEATURE_NAMES,
-  type DriverBehaviourName,
-} from '../../protocol/driver-config.ts';
-import { DEFAULT_COSTS } from '../../shared/index.ts';
+  costFields,
+  driverFields,
+  iterateFields,
+  kernelFields,
+  machineFields,
+  migrationFields,
+  mmFields,
+  strategyField,
+} from '../plan/fields.ts';
 import { BARE_CONSOLE_STEPS, consoleSteps } from './console-steps.ts';
 import { deviceSchema } from './device.ts';
 import { FIGURES, type FigureName } from './figures.ts';
-import { durationNs, parseDuration, rateBytesPerS, sizeBytes } from './units.ts';
 
 /**
  * The one schema of scenario files (docs/scenarios.md explains every key). Unknown keys are refused
  * everywhere, so that a slip of the pen is never silently a default.
  */
 
-const strategyName = z.enum(STRATEGIES as readonly [StrategyName, ...StrategyName[]]);
-const strategyList = z.array(strategyName).min(1);
+const strategyList = z.array(strategyField).min(1);
 
 const bound = z.unknown().transform((value, context) => {
   if (typeof value === 'number') return { equal: value };
@@ -66,10 +54,11 @@ const untilMigrateAt = z.strictObject({ until: z.literal('migrate_at') });
 const migration = z.strictObject({
   bandwidth: rateBytesPerS().optional(),
   downtime_limit: durationNs().optional(),
-  dirty_log: z.enum(DIRTY_LOG_POLICIES).optional(),
-  hint_remedy: z.enum(HINT_REMEDIES).optional(),
-  clear_bitmap_shift: z.int().min(CLEAR_BITMAP_SHIFT_MIN).max(CLEAR_BITMAP_SHIFT_MAX).optional(),
+  dirty_log: migrationFields.dirtyLog.optional(),
+  hint_remedy: migrationFields.hintRemedy.optional(),
+  clear_bitmap_shift: migrationFields.clearBitmapShift.optional(),
 });
+export type MigrationFile = z.infer<typeof migration>;
 
 const factor = z.strictObject({
   factor_at_least: z.number().nonnegative().optional(),
@@ -127,57 +116,41 @@ const step = z.preprocess(
   }),
 );
 
-/** 10 s: far beyond any operation, and sums of them stay exact. */
-const COST_NS_MAX = 10_000_000_000;
-
-const costs = z.strictObject(
-  Object.fromEntries(
-    Object.keys(DEFAULT_COSTS).map((name) => [
-      name,
-      z.int().nonnegative().max(COST_NS_MAX).optional(),
-    ]),
-  ),
-);
-
-const featureName = z.enum(DRIVER_FEATURE_NAMES as readonly [string, ...string[]]);
+const costs = z.strictObject(costFields).partial();
 
 const driver = z.strictObject({
-  behaviour: z
-    .enum(DRIVER_BEHAVIOUR_NAMES as readonly [DriverBehaviourName, ...DriverBehaviourName[]])
-    .optional(),
-  features: z.array(featureName).optional(),
-  decline: z.array(featureName).optional(),
-  numbering: z.enum(['spec-fixed', 'dense-by-offered', 'dense-by-negotiated']).optional(),
-  on_needs_reset: z.enum(['ignore', 'reset']).optional(),
-  kicks_early: z.boolean().optional(),
-  hint_trusted_free_pages: z.boolean().optional(),
-  suspends_device: z.boolean().optional(),
+  behaviour: driverFields.behaviour.optional(),
+  features: driverFields.features.optional(),
+  decline: driverFields.decline.optional(),
+  numbering: driverFields.numbering.optional(),
+  on_needs_reset: driverFields.onNeedsReset.optional(),
+  kicks_early: driverFields.kicksEarly.optional(),
+  hint_trusted_free_pages: driverFields.hintTrustedFreePages.optional(),
+  suspends_device: driverFields.suspendsDevice.optional(),
 });
 
 /** What a machine is; without defaults, so that a variant can override single keys. */
 const machineSections = {
   machine: z
-    .strictObject({ memory: sizeBytes().optional(), vcpus: z.int().min(1).max(64).optional() })
+    .strictObject({ memory: sizeBytes().optional(), vcpus: machineFields.vcpus.optional() })
     .optional(),
   mm: z
     .strictObject({
-      init_on_alloc: z.boolean().optional(),
-      init_on_free: z.boolean().optional(),
-      page_poison: z.boolean().optional(),
-      movable_generation: z
-        .enum(MOVABLE_GENERATIONS as readonly [MovableGenerationName, ...MovableGenerationName[]])
-        .optional(),
-      pin_check: z.enum(PIN_CHECKS as readonly [PinCheck, ...PinCheck[]]).optional(),
-      compaction_proactiveness: z.int().min(0).max(100).optional(),
-      balloon_compaction: z.boolean().optional(),
+      init_on_alloc: mmFields.initOnAlloc.optional(),
+      init_on_free: mmFields.initOnFree.optional(),
+      page_poison: mmFields.pagePoison.optional(),
+      movable_generation: kernelFields.movableGeneration.optional(),
+      pin_check: kernelFields.pinCheck.optional(),
+      compaction_proactiveness: kernelFields.compactionProactiveness.optional(),
+      balloon_compaction: kernelFields.balloonCompaction.optional(),
       movable_zone: sizeBytes().optional(),
-      page_reporting_order: z.int().min(0).max(10).optional(),
+      page_reporting_order: kernelFields.pageReportingOrder.optional(),
     })
     .optional(),
   iterate: z
     .strictObject({
-      budget: z.int().min(1).max(1_000_000).optional(),
-      min_order: z.int().min(0).max(10).optional(),
+      budget: iterateFields.budgetNodes.optional(),
+      min_order: iterateFields.minOrder.optional(),
     })
     .optional(),
   migration: migration.extend({ monitor_latency: durationNs().optional() }).optional(),
@@ -200,15 +173,15 @@ const variant = z.strictObject({
 export const scenarioSchema = z.strictObject({
   name: z.string().min(1).max(80).optional(),
   description: z.string().optional(),
-  seed: z.int().nonnegative().max(0xffff_ffff).default(1),
+  seed: machineFields.seed.default(1),
   guest: z.enum(['ballast', 'linux']).default('ballast'),
   recording: z.string().min(1).optional(),
   hypervisor,
   ...machineSections,
   variants: z.array(variant).min(1).max(16).optional(),
-  strategy: strategyName.optional(),
+  strategy: strategyField.optional(),
   strategies: strategyList.optional(),
-  audit_every_events: z.int().nonnegative().default(0),
+  audit_every_events: machineFields.auditEveryEvents.default(0),
   plant: z.strictObject({ accept_late_hints: z.boolean().default(false) }).prefault({}),
   steps: z.array(step).min(1).optional(),
 });

@@ -116,10 +116,38 @@ describe('a machine', () => {
     await expect(machine.workload()).rejects.toMatchObject({ code: 'BAD_INPUT' });
     await expect(machine.waitUntil('migrate_at')).rejects.toMatchObject({ code: 'BAD_INPUT' });
   });
+});
 
-  test('refuses half a page of memory before anything is started', async () => {
-    await expect(launch({ memoryBytes: 6000 }, entries())).rejects.toMatchObject({
+describe('launch refuses in one line, before anything is started', () => {
+  const table: readonly [options: object, message: RegExp][] = [
+    [{ memory: 5 }, /^launch: memory: expected one of recording, .*, found unknown key "memory"$/],
+    [
+      { memoryBytes: 6000 },
+      /^launch: memoryBytes: expected a whole number of pages .*, found 6000$/,
+    ],
+    [{ memoryBytes: '1GiB' }, /^launch: memoryBytes: expected a number, found "1GiB"$/],
+    [{ vcpus: 0 }, /^launch: vcpus: expected at least 1, found 0$/],
+    [{ seed: -1 }, /^launch: seed: expected at least 0, found -1$/],
+    [{ seed: 1.5 }, /^launch: seed: expected a whole number, found 1.5$/],
+    [{ strategy: 'iterat' }, /^launch: strategy: expected one of none, .*, found "iterat"$/],
+    [{ device: { profile: 'qemu-9' } }, /^launch: device.profile: expected one of .*"qemu-9"$/],
+    [{ device: { stats_vq: true } }, /^launch: device.stats_vq: .*unknown key "stats_vq"$/],
+    [{ device: 5 }, /^launch: device: expected a map of keys, found 5$/],
+    [{ costs: { sendPage: 1 } }, /^launch: costs.sendPage: .*unknown key "sendPage"$/],
+    [{ costs: { sendPageNs: Number.NaN } }, /^launch: costs.sendPageNs: .*found NaN$/],
+    [{ mm: { initOnAlloc: 'no' } }, /^launch: mm.initOnAlloc: expected true or false, found "no"$/],
+    [{ kernel: { movableZonePages: 1e9 } }, /less than the machine's 256MiB, found 1000000000$/],
+    [{ migration: { bandwidthBytesPerS: 0 } }, /bandwidthBytesPerS: expected above 0, found 0$/],
+    [{ hypervisor: 'xen' }, /^launch: hypervisor: expected one of qemu-7.2-tcg, .*found "xen"$/],
+    [{ recording: 'idle-1g', memoryBytes: 2 ** 28 }, /expected the recording's 1GiB, or no such/],
+    [{ listen: 'unix:/x' }, /^launch: listen: expected \{ kind: 'unix', path \} or .*"unix:\/x"$/],
+    [{ onProgress: 3 }, /^launch: onProgress: expected a function, found 3$/],
+  ];
+  test.each(table)('%j', async (options, message) => {
+    const nothing = () => ['--eval', 'process.exit(99)'];
+    await expect(launch(options as never, nothing)).rejects.toMatchObject({
       code: 'BAD_INPUT',
+      message: expect.stringMatching(message),
     });
   });
 });

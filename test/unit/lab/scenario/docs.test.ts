@@ -1,8 +1,8 @@
 /** The pages for users name every key, step and figure that there is. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { knownKeys } from '../../../../lab/input/known-keys.ts';
 import { consoleSteps } from '../../../../lab/scenario/console-steps.ts';
-import { knownKeys } from '../../../../lab/scenario/known-keys.ts';
 import { SECTIONS, STEP_NAMES, scenarioSchema } from '../../../../lab/scenario/schema.ts';
 import { MM_COUNTERS, VMSTAT_NAMES } from '../../../../protocol/vmstat.ts';
 

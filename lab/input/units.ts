@@ -19,8 +19,9 @@ const DURATIONS: Readonly<Record<string, number>> = {
   ms: NS_PER_MS,
   s: NS_PER_S,
 };
-/** Largest machine: PFNs must fit the 32-bit fields of the balloon queues. */
-const MAX_SIZE_BYTES = 1024 ** 4;
+/** 1 TiB. Largest machine: PFNs must fit the 32-bit fields of the balloon queues. */
+export const MAX_SIZE_BYTES = 1024 ** 4;
+export const MAX_DURATION_NS = 3600 * NS_PER_S;
 
 const SIZE_EXAMPLES = 'a size such as 4KiB, 512MiB or 1GiB';
 const DURATION_EXAMPLES = 'a duration such as 500us, 10ms or 2s';
@@ -41,7 +42,7 @@ export function parseDuration(text: unknown): number | string {
   const ns = quantity(text, DURATIONS);
   if (ns === null) return DURATION_EXAMPLES;
   if (ns <= 0) return 'a duration above 0';
-  if (ns > 3600 * NS_PER_S) return 'a duration of at most 3600s';
+  if (ns > MAX_DURATION_NS) return 'a duration of at most 3600s';
   return Number.isInteger(ns) ? ns : 'a whole number of nanoseconds';
 }
 
