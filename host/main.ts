@@ -9,6 +9,7 @@ import {
   connect,
   formatAddress,
   type GuestLink,
+  type GuestService,
   type Hello,
   HOST_EVENT_NAMES,
   type HostCommands,
@@ -22,7 +23,7 @@ import {
   serveStream,
   streamLink,
 } from '../protocol/index.ts';
-import { BallastError, ExitStatus } from '../shared/index.ts';
+import { BallastError, type BallastErrorCode, ExitStatus } from '../shared/index.ts';
 import { exitWith, fileSink, onLaboratoryGone } from '../shared/process.ts';
 import type { BalloonMonitor } from './balloon/monitor.ts';
 import { guestStatistics } from './evaluation/evaluator.ts';
@@ -127,7 +128,7 @@ class HostProcess {
   async #accept(): Promise<{ ramPages: number; vcpus: number }> {
     const config = this.#config;
     if (!config) throw new BallastError('MESSAGE_UNEXPECTED', 'accept before listen');
-    const { link, hello } = await this.#acceptOne();
+    const { link, hello } = await this.#acceptOne(config);
     if (hello.ram_pages !== config.ramPages) {
       await link.close();
       throw new BallastError(
@@ -153,8 +154,8 @@ class HostProcess {
     const listener = await listen(stream);
     const incoming = new Incoming(formatAddress(guest), config);
     this.#arrival = this.#receive(listener, incoming, config);
-    // Whoever waits for the arrival hears of it.
-    this.#arrival.catch(() => undefined);
+    // Whoever waits for the arrival hears of it; nobody else can come here.
+    this.#arrival.catch(() => this.#listener?.close());
     return { stream: listener.address, guest };
   }
 
@@ -171,9 +172,9 @@ class HostProcess {
     const error = await Promise.race([service.closed, loaded]);
     if (!incoming.isLoaded) {
       const why = error?.message ?? 'the stream ended before everything was sent';
-      throw new BallastError('PEER_CLOSED', `load of migration failed: ${why}`);
+      throw loadFailed(error?.code ?? 'PEER_CLOSED', why);
     }
-    const { link, hello } = await this.#acceptOne();
+    const { link, hello } = await Promise.race([this.#acceptOne(config), sourceLost(service)]);
     this.removeFolder();
     mustBeTheGuestOf(incoming, hello);
     this.#take(link, hello, config);
@@ -191,13 +192,13 @@ class HostProcess {
     return this.#arrival;
   }
 
-  async #acceptOne(): Promise<{ link: GuestLink; hello: Hello }> {
+  async #acceptOne(config: HostConfig): Promise<{ link: GuestLink; hello: Hello }> {
     if (!this.#listener) throw new BallastError('MESSAGE_UNEXPECTED', 'accept before listen');
     const socket = await this.#listener.accept();
     // One machine, one guest: nobody else is let in, and the socket file goes at once.
     await this.#listener.close();
     const link = hostLink(socket);
-    return { link, hello: await hostHello(link) };
+    return { link, hello: await hostHello(link, config.plan) };
   }
 
   #take(link: GuestLink, hello: Hello, config: HostConfig): void {
@@ -243,6 +244,18 @@ class HostProcess {
 
 function peakRssBytes(): number {
   return process.resourceUsage().maxRSS * 1024;
+}
+
+/** Rejects when the source broke off after everything was sent, and the guest had time to come. */
+async function sourceLost({ closed }: GuestService): Promise<never> {
+  const error = await closed;
+  if (!error) return new Promise(() => {});
+  await new Promise((resolve) => setTimeout(resolve, CONNECT_TIMEOUT_MS));
+  throw loadFailed('PEER_CLOSED', `${error.message}, and the guest did not come`);
+}
+
+function loadFailed(code: BallastErrorCode, why: string): BallastError {
+  return new BallastError(code, `load of migration failed: ${why}`);
 }
 
 /** @throws BallastError HELLO_MISMATCH: somebody else has come. */

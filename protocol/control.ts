@@ -3,6 +3,7 @@ import type { GuestStatsReport } from './balloon-stats.ts';
 import type { DeviceConfig } from './device-config.ts';
 import type { DirtyLogParams } from './dirty-log.ts';
 import type { DriverConfig } from './driver-config.ts';
+import type { Agreement } from './ipc/agreement.ts';
 
 /**
  * How the laboratory starts and drives the two processes: plain data over Node's own IPC pipe,
@@ -68,6 +69,8 @@ export interface GuestConfig {
   readonly mm: MmOptions;
   readonly kernel: KernelOptions;
   readonly strategy: StrategyName;
+  /** What its host must have in common with it; left out: nothing. */
+  readonly plan?: Agreement;
   /** The balloon driver, as far as it is not as Linux's. */
   readonly driver?: Partial<DriverConfig>;
   /** `iterate`: free list nodes per lock hold, and the smallest order that is hinted. */
@@ -86,6 +89,8 @@ export interface LinuxGuestConfig {
   readonly ramPages: number;
   /** More arguments for the kernel than it boots with anyway. */
   readonly kernelArguments: string;
+  /** As of `GuestConfig`. */
+  readonly plan?: Agreement;
   /** Boot once for all guests of this kind: start from a snapshot of the booted machine. */
   readonly keepBooted: boolean;
 }
@@ -96,6 +101,8 @@ export interface HostConfig {
   readonly listen: Address;
   /** Page frames of the guest that belongs here; another one is turned away. */
   readonly ramPages: number;
+  /** What its guest, and the other host of a migration, must have in common with it; left out: nothing. */
+  readonly plan?: Agreement;
   readonly device: DeviceConfig;
   readonly costs: Costs;
   /** Virtual time now, where a host takes over a guest that runs already; default: 0. */

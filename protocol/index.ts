@@ -8,6 +8,7 @@ export * from './driver-config.ts';
 export * from './explore.ts';
 export * from './host-events.ts';
 export * from './ipc/address.ts';
+export type { Agreement } from './ipc/agreement.ts';
 export * from './ipc/channel.ts';
 export { encodeFrame } from './ipc/frame.ts';
 export { GuestHome } from './ipc/guest-home.ts';

@@ -26,6 +26,10 @@ export const MESSAGES = {
       /** u32 pairs: first PFN, count; ascending. Frames below ram_pages in none are holes. */
       ram_segments: 'bin',
       vcpus: 'u16',
+      /** Of `plan`; empty: nothing is asked. */
+      plan_sha256: 'str',
+      /** `key=value`, ascending: what both sides must have in common. */
+      plan: 'lines',
     },
     doc: 'First message of each side. The host sends 0 for what only the guest knows.',
   },

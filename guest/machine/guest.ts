@@ -55,6 +55,7 @@ export class Guest {
       ramPages: config.ramPages,
       ramSegments: ramSegmentsOf(recording, config.ramPages),
       vcpus: config.vcpus,
+      plan: config.plan ?? [],
     };
     this.#log = new EventLog(sink);
     this.#scheduler = new Scheduler(config.vcpus);

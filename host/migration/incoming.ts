@@ -4,11 +4,13 @@
  * the machine, records that are missing and states out of place end the session.
  */
 import {
+  type Agreement,
   factsOf,
   type GuestFacts,
   type Hello,
   type Message,
   ramOf,
+  type StreamHandler,
   toUint32,
 } from '../../protocol/index.ts';
 import { assert, BallastError, type Bitmap } from '../../shared/index.ts';
@@ -20,9 +22,15 @@ const STATES_MAX = 16;
 /** Of all states together. */
 const STATE_BYTES_MAX = 256 * 1024 * 1024;
 
-export class Incoming {
+/** What the guest must be like, and what its source must have in common with us. */
+interface Expected {
+  readonly ramPages: number;
+  readonly plan?: Agreement;
+}
+
+export class Incoming implements StreamHandler {
   readonly #guestAddress: string;
-  readonly #expected: { readonly ramPages: number };
+  readonly #expected: Expected;
   #hello: Hello | null = null;
   #memory: DestinationMemory | null = null;
   #ram: Bitmap | null = null;
@@ -37,10 +45,14 @@ export class Incoming {
     this.#settleLoaded = resolve;
   });
 
-  /** `guestAddress`: where the guest finds this host. `expected`: what the guest must be like. */
-  constructor(guestAddress: string, expected: { readonly ramPages: number }) {
+  /** `guestAddress`: where the guest finds this host. */
+  constructor(guestAddress: string, expected: Expected) {
     this.#guestAddress = guestAddress;
     this.#expected = expected;
+  }
+
+  get plan(): Agreement {
+    return this.#expected.plan ?? [];
   }
 
   /** Everything has arrived. */

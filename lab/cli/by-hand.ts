@@ -25,6 +25,19 @@ interface HostFlags extends HandFlags {
   readonly incoming?: string;
 }
 
+/** Arguments with which another process gets the same machine: it is refused if it has another. */
+function sameMachine(argument: string, { strategies }: Scenario, flags: HandFlags): string {
+  const words = [argument, '--strategy', strategies[0] ?? 'none'];
+  if (flags.seed !== undefined) words.push('--seed', String(flags.seed));
+  for (const override of flags.set ?? []) words.push('--set', override);
+  return words.map(quoted).join(' ');
+}
+
+/** For a POSIX shell. */
+function quoted(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
 /** The steps of the destination: those behind the first migration. */
 function afterMigration(scenario: Scenario): Scenario {
   const at = scenario.steps.findIndex(({ kind }) => kind === 'migrate');
@@ -50,16 +63,17 @@ export function addHostCommand(program: Command, done: (status: number) => void)
       const loaded = await loadForOne(argument, flags);
       const incoming = flags.incoming ? parseAddress(flags.incoming) : null;
       const scenario = incoming ? afterMigration(loaded) : loaded;
+      const same = sameMachine(argument, scenario, flags);
       const onListening = (address: typeof listen) => {
         const text = formatAddress(address);
         if (incoming) {
           complain(
-            `waiting for a migration at ${text}; send it with: ballast host … --migrate-to ${text}`,
+            `waiting for a migration at ${text}; send it with: ballast host ${same} --listen … --migrate-to ${text}`,
           );
           return;
         }
         complain(
-          `waiting for a guest at ${text}; start it with: ballast guest ${argument} --strategy ${scenario.strategies[0]} --connect ${text}`,
+          `waiting for a guest at ${text}; start it with: ballast guest ${same} --connect ${text}`,
         );
       };
       done(

@@ -90,8 +90,8 @@ Example, in two terminals:
 Over TCP the host may be another machine; bind to an address that only friends can reach.
 
 A migration between two hosts, with the guest started as above:
-  $ ballast host idle-1g --listen unix:/tmp/b.sock --incoming   tcp:127.0.0.1:4444
-  $ ballast host idle-1g --listen unix:/tmp/a.sock --migrate-to tcp:127.0.0.1:4444
+  $ ballast host idle-1g --strategy alloc --listen unix:/tmp/b.sock --incoming   tcp:127.0.0.1:4444
+  $ ballast host idle-1g --strategy alloc --listen unix:/tmp/a.sock --migrate-to tcp:127.0.0.1:4444
 The source ends with its migrate step; the destination says what arrived and goes on with the steps
 behind it.
 ${EXIT_STATUSES}
@@ -101,8 +101,8 @@ export const GUEST_GUIDE = `
 Example:
   $ ballast guest idle-1g --strategy alloc --connect unix:/tmp/machine.sock
 
-Give it the same scenario, strategy, seed and --set as the host: the guest decides what the machine
-is, the host what happens to it.
+Give it the same scenario, strategy, seed and --set as the host: processes with different settings of
+the machine refuse each other, and each names the keys in which they differ.
 ${EXIT_STATUSES}
 `;
 

@@ -53,14 +53,18 @@ export class Destinations {
   async settle(report: MigrationReport): Promise<MigrationReport> {
     const left = this.#control.adoptDestination();
     this.#next = null;
-    const arrival: ArrivalReport = await this.#control.call('arrive', null);
-    const pfns = arrival.lost.map(({ pfn }) => pfn);
-    const known = await left.call('ledgerHistories', { pfns });
-    const { peak_rss_bytes: peakRssBytes } = await left.call('retire', null);
-    this.peakRssBytes = Math.max(this.peakRssBytes, peakRssBytes);
-    await left.child.stop();
-    const lines = new Map(pfns.map((pfn, i) => [pfn, known[i] ?? []]));
-    return withArrival(report, arrival, (pfn) => lines.get(pfn) ?? []);
+    try {
+      const arrival: ArrivalReport = await this.#control.call('arrive', null);
+      const pfns = arrival.lost.map(({ pfn }) => pfn);
+      const known = await left.call('ledgerHistories', { pfns });
+      const { peak_rss_bytes: peakRssBytes } = await left.call('retire', null);
+      this.peakRssBytes = Math.max(this.peakRssBytes, peakRssBytes);
+      const lines = new Map(pfns.map((pfn, i) => [pfn, known[i] ?? []]));
+      return withArrival(report, arrival, (pfn) => lines.get(pfn) ?? []);
+    } finally {
+      // Nobody else knows of it any more.
+      await left.child.stop();
+    }
   }
 
   /** The guest has stayed. */

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import type { Address, GuestConfig, HostConfig, LinuxGuestConfig } from '../../protocol/control.ts';
+import { agreementOf } from './agreement.ts';
 import type { Plan } from './plan.ts';
 
 /** What each process of a planned machine is told at start. */
@@ -21,6 +22,7 @@ export function hostConfigOf(
     seed: plan.seed,
     listen,
     ramPages: plan.ramPages,
+    plan: agreementOf(plan),
     device: plan.device,
     costs: plan.costs,
     logPath: logPathOf(logDirectory, log),
@@ -36,6 +38,7 @@ export function guestConfigOf(plan: Plan, { logDirectory }: LogPlace): GuestConf
     mm: plan.mm,
     kernel: plan.kernel,
     strategy: plan.strategy,
+    plan: agreementOf(plan),
     driver: plan.driver,
     iterate: plan.iterate,
     recordingPath: plan.recording?.path ?? null,
@@ -45,11 +48,8 @@ export function guestConfigOf(plan: Plan, { logDirectory }: LogPlace): GuestConf
   };
 }
 
-export function linuxConfigOf(
-  { ramPages }: Plan,
-  linux: NonNullable<Plan['linux']>,
-): LinuxGuestConfig {
-  return { ramPages, ...linux };
+export function linuxConfigOf(plan: Plan, linux: NonNullable<Plan['linux']>): LinuxGuestConfig {
+  return { ramPages: plan.ramPages, plan: agreementOf(plan), ...linux };
 }
 
 function logPathOf(directory: string | null, name: string): string | null {

@@ -55,6 +55,7 @@ async function main({ connect: address, config }: Start): Promise<void> {
     ramPages: config.ramPages,
     ramSegments: ramSegments(memoryBytes),
     vcpus: 1,
+    plan: config.plan ?? [],
   };
   const socket = await connect(address, CONNECT_TIMEOUT_MS);
   const ask = (messages: Message[]) => processor.ask(messages);

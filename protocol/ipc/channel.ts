@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 import { BallastError } from '../../shared/index.ts';
 import type { Sender } from '../message-shape.ts';
 import type { Message } from '../messages.ts';
+import type { Agreement } from './agreement.ts';
 import { FrameSocket } from './frame-socket.ts';
 import {
   checkHello,
@@ -180,10 +181,14 @@ export function localStream(handler: StreamHandler): StreamLink {
 
 /**
  * The first exchange: what the guest is. Throws BallastError HELLO_MISMATCH if it was built
- * otherwise, PEER_CLOSED if it does not answer in time; the link is closed then.
+ * otherwise or has another plan, PEER_CLOSED if it does not answer in time; the link is closed then.
  */
-export async function hostHello(link: GuestLink, timeoutMs = HELLO_TIMEOUT_MS): Promise<Hello> {
-  return firstExchange(link, hostHelloMessage(), 'guest', timeoutMs);
+export async function hostHello(
+  link: GuestLink,
+  plan: Agreement = [],
+  timeoutMs = HELLO_TIMEOUT_MS,
+): Promise<Hello> {
+  return firstExchange(link, hostHelloMessage(plan), 'guest', timeoutMs);
 }
 
 /** The first exchange of a stream. Errors as of `hostHello`. */
@@ -208,7 +213,7 @@ async function firstExchange(
     }, timeoutMs);
   });
   try {
-    return checkHello(await Promise.race([link.exchange([hello]), late]), peer);
+    return checkHello(await Promise.race([link.exchange([hello]), late]), peer, hello.plan);
   } catch (error) {
     await link.close();
     throw error;

@@ -26,8 +26,17 @@ export class GuestHome {
   /** Number of the session that has the guest. */
   #owner = 0;
   #sessions = 0;
+  /** Resolves when no move is under way. */
+  #moving: Promise<unknown> = Promise.resolve();
+  readonly #moveTimeoutMs: number;
 
-  constructor(handler: DeferringGuestHandler, facts: GuestFacts, serve: Serve) {
+  constructor(
+    handler: DeferringGuestHandler,
+    facts: GuestFacts,
+    serve: Serve,
+    moveTimeoutMs = MOVE_TIMEOUT_MS,
+  ) {
+    this.#moveTimeoutMs = moveTimeoutMs;
     this.#handler = handler;
     this.#facts = facts;
     this.#serve = serve;
@@ -49,7 +58,9 @@ export class GuestHome {
       this.#facts,
       onGreeted,
     );
-    void service.closed.then((reason) => {
+    void service.closed.then(async (reason) => {
+      // A host that dies while the guest is on its way is not where it ends.
+      await this.#moving;
       // What becomes of a host that the guest has left is not its affair.
       if (session === this.#owner) this.#settle(reason);
     });
@@ -70,8 +81,10 @@ export class GuestHome {
   async #move(before: Message[] | Promise<Message[]>, address: string): Promise<Message[]> {
     const replies = await before;
     let error = '';
+    const move = this.#moveTo(address);
+    this.#moving = move.catch(() => undefined);
     try {
-      await this.#moveTo(address);
+      await move;
     } catch (cause) {
       if (!(cause instanceof BallastError)) throw cause;
       error = cause.message;
@@ -80,13 +93,13 @@ export class GuestHome {
   }
 
   async #moveTo(address: string): Promise<void> {
-    const socket = await connect(parseAddress(address), MOVE_TIMEOUT_MS);
+    const socket = await connect(parseAddress(address), this.#moveTimeoutMs);
     await new Promise<void>((resolve, reject) => {
       const giveUp = (why: string): void => {
         socket.destroy();
         reject(new BallastError('PEER_CLOSED', `${address}: ${why}`));
       };
-      const timer = setTimeout(() => giveUp('the host did not say hello'), MOVE_TIMEOUT_MS);
+      const timer = setTimeout(() => giveUp('the host did not say hello'), this.#moveTimeoutMs);
       socket.once('close', () => {
         clearTimeout(timer);
         giveUp('the host went away before it said hello');

@@ -2,6 +2,7 @@ import { BallastError, Bitmap, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import { toUint32, u32Bytes } from '../bulk.ts';
 import type { Sender } from '../message-shape.ts';
 import type { Message } from '../messages.ts';
+import { type Agreement, agreementDigest, mustAgree } from './agreement.ts';
 import { layoutHash } from './validate.ts';
 
 /**
@@ -23,16 +24,26 @@ export interface GuestFacts {
   /** Pairs of first frame and count, ascending. Default: no holes. */
   readonly ramSegments?: Uint32Array;
   readonly vcpus: number;
+  /** What its host must have in common with it. Default: nothing is asked. */
+  readonly plan?: Agreement;
 }
 
 /** 1 TiB: what a host accepts, since it allocates a few bits for each page that a guest claims. */
 export const MAX_RAM_PAGES = 2 ** 28;
 const MAX_VCPUS = 1024;
 const MAX_RAM_SEGMENTS = 64;
+const PEER: Readonly<Record<Sender, Sender>> = {
+  host: 'guest',
+  guest: 'host',
+  source: 'destination',
+  destination: 'source',
+};
 const RECORD_SIZES: readonly number[] = [4, PAGE_SIZE_BYTES];
 
-export function hostHelloMessage(): Hello {
-  return helloMessage('host', { recordSizeBytes: 0, ramPages: 0, vcpus: 0 });
+const NO_MACHINE = { recordSizeBytes: 0, ramPages: 0, vcpus: 0 } as const;
+
+export function hostHelloMessage(plan: Agreement = []): Hello {
+  return helloMessage('host', { ...NO_MACHINE, plan });
 }
 
 export function guestHelloMessage(facts: GuestFacts): Hello {
@@ -43,8 +54,8 @@ export function sourceHelloMessage(facts: GuestFacts): Hello {
   return helloMessage('source', facts);
 }
 
-export function destinationHelloMessage(): Hello {
-  return helloMessage('destination', { recordSizeBytes: 0, ramPages: 0, vcpus: 0 });
+export function destinationHelloMessage(plan: Agreement = []): Hello {
+  return helloMessage('destination', { ...NO_MACHINE, plan });
 }
 
 /** What a guest's or a source's hello says of the machine. */
@@ -54,11 +65,19 @@ export function factsOf(hello: Hello): GuestFacts {
     ramPages: hello.ram_pages,
     ramSegments: toUint32(hello.ram_segments)!,
     vcpus: hello.vcpus,
+    plan: hello.plan,
   };
 }
 
-/** Throws BallastError HELLO_MISMATCH naming what differs, or MESSAGE_UNEXPECTED. */
-export function checkHello(messages: readonly Message[], from: Sender): Hello {
+/**
+ * `plan`: what our side must have in common with `from`.
+ * @throws BallastError HELLO_MISMATCH naming what differs, or MESSAGE_UNEXPECTED.
+ */
+export function checkHello(
+  messages: readonly Message[],
+  from: Sender,
+  plan: Agreement = [],
+): Hello {
   const [hello] = messages;
   if (messages.length !== 1 || hello?.name !== 'hello') {
     const found = messages.map(({ name }) => name).slice(0, 4);
@@ -79,6 +98,10 @@ export function checkHello(messages: readonly Message[], from: Sender): Hello {
     mustBe('RAM segments', segments?.join(' ') ?? '?', sound, 'ascending pairs below RAM pages');
     mustBe('vCPUs', hello.vcpus, inRange(hello.vcpus, MAX_VCPUS), `1 … ${MAX_VCPUS}`);
   }
+  mustAgree(
+    { role: from, agreement: hello.plan, digest: hello.plan_sha256 },
+    { role: PEER[from], agreement: plan, digest: agreementDigest(plan) },
+  );
   return hello;
 }
 
@@ -102,6 +125,7 @@ function areSegments(segments: Uint32Array, ramPages: number): boolean {
 }
 
 function helloMessage(role: Sender, facts: GuestFacts): Hello {
+  const plan = facts.plan ?? [];
   return {
     name: 'hello',
     version: PROTOCOL_VERSION,
@@ -112,6 +136,8 @@ function helloMessage(role: Sender, facts: GuestFacts): Hello {
     ram_pages: facts.ramPages,
     ram_segments: u32Bytes(facts.ramSegments ?? Uint32Array.of(0, facts.ramPages)),
     vcpus: facts.vcpus,
+    plan_sha256: agreementDigest(plan),
+    plan: [...plan],
   };
 }
 

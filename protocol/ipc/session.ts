@@ -1,6 +1,7 @@
 /** A session as the side that answers sees it, over a socket or inside one process. */
 import { BallastError } from '../../shared/index.ts';
 import type { Message } from '../messages.ts';
+import type { Agreement } from './agreement.ts';
 import {
   checkHello,
   destinationHelloMessage,
@@ -11,6 +12,8 @@ import {
 
 /** The destination's end of a stream, called as a guest's is; a BallastError ends the session. */
 export interface StreamHandler {
+  /** What the source must have in common with this side; left out: nothing. */
+  readonly plan?: Agreement;
   /** What the source's guest is. @throws BallastError HELLO_MISMATCH to turn it away. */
   begin(hello: Hello): void;
   /** One frame: its pages are views that are valid until it returns. */
@@ -22,7 +25,7 @@ export type Greeting = (messages: readonly Message[]) => Hello;
 
 export function greetHost(facts: GuestFacts, onGreeted?: () => void): Greeting {
   return (messages) => {
-    checkHello(messages, 'host');
+    checkHello(messages, 'host', facts.plan);
     onGreeted?.();
     return guestHelloMessage(facts);
   };
@@ -30,8 +33,8 @@ export function greetHost(facts: GuestFacts, onGreeted?: () => void): Greeting {
 
 export function greetSource(handler: StreamHandler): Greeting {
   return (messages) => {
-    handler.begin(checkHello(messages, 'source'));
-    return destinationHelloMessage();
+    handler.begin(checkHello(messages, 'source', handler.plan));
+    return destinationHelloMessage(handler.plan);
   };
 }
 

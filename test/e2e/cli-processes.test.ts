@@ -129,6 +129,50 @@ describe.skipIf(process.platform !== 'linux')('the processes', () => {
     expect(readdirSync(folder)).not.toContain('hand.sock');
   });
 
+  /** A host by hand, when it says that it waits. */
+  async function waiting(...args: string[]): Promise<ReturnType<typeof start>> {
+    const host = start('host', ...args);
+    let said = '';
+    host.child.stderr?.on('data', (text) => (said += text));
+    await until(() => (said.includes('waiting for') ? true : undefined));
+    return host;
+  }
+
+  test('started by hand with other settings refuse each other by the names of the keys', async () => {
+    const address = `unix:${folder}/differ.sock`;
+    const host = await waiting('idle-1g', '--strategy', 'alloc', '--listen', address);
+    const guest = start(
+      ...['guest', 'idle-1g', '--strategy', 'iterate', '--connect', address],
+      ...['--set', 'mm.init_on_alloc=false'],
+    );
+    const [refused, refusing] = await Promise.all([host.ended, guest.ended]);
+    const why =
+      'host and guest differ in mm.init_on_alloc (host true, guest false), strategy (host alloc, guest iterate)';
+    expect(refusing.stderr).toBe(`ballast: ${why}\n`);
+    expect(refused.stderr).toContain(`\nballast: the guest ended the session: ${why}\n`);
+    expect([refused.status, refusing.status]).toEqual([2, 2]);
+  });
+
+  test('started by hand as destination with other settings turn the migration away', async () => {
+    const [listen, meet, stream] = ['a', 'b', 'm'].map((name) => `unix:${folder}/${name}2.sock`);
+    const file = `${folder}/turned-away.yaml`;
+    writeFileSync(file, 'machine: { memory: 32MiB }\nsteps: [boot, migrate]\n');
+    const to = await waiting(
+      ...[file, '--listen', meet!, '--incoming', stream!],
+      ...['--set', 'costs.allocNs=1', '--seed', '2'],
+    );
+    const from = await waiting(file, '--listen', listen!, '--migrate-to', stream!);
+    const guest = start('guest', file, '--connect', listen!);
+    const [left, arrived, ended] = await Promise.all([from.ended, to.ended, guest.ended]);
+    const why =
+      'source and destination differ in costs.allocNs (source 500, destination 1), seed (source 1, destination 2)';
+    expect(arrived.stderr).toContain(why);
+    expect(left.stdout + left.stderr).toContain(why);
+    expect([left.status, arrived.status]).toEqual([2, 2]);
+    expect(ended.status).not.toBeNull();
+    expect(readdirSync(folder).filter((name) => name.endsWith('.sock'))).toEqual([]);
+  });
+
   test.each([
     ['unix', 'unix:a.sock', 'unix:b.sock', 'unix:m.sock'],
     ['tcp', 'tcp:127.0.0.1:45441', 'tcp:127.0.0.1:45442', 'tcp:127.0.0.1:45443'],

@@ -24,6 +24,10 @@ const commands = {
     stream: { kind: 'tcp', host: '127.0.0.1', port: 1 },
     guest: { kind: 'tcp', host: '127.0.0.1', port: 2 },
   }),
+  migrate: () => ({ migration: { status: 'completed' } }),
+  arrive: () => {
+    throw { code: 'PEER_CLOSED', message: 'the guest did not come' };
+  },
   accept: () => ({ ramPages: 16384, vcpus: 1 }),
   runUntil: ({ at_ns }) => {
     nowNs = at_ns;
@@ -46,7 +50,7 @@ const commands = {
 process.on('disconnect', () => process.exit(0));
 process.on('message', (message) => {
   if (role === 'guest') return;
-  if (message.command === 'migrate') return; // never ends
+  if (message.command === 'migrate' && behaviour !== 'lost-at-arrival') return; // never ends
   if (message.command === 'verify' && behaviour === 'crash') {
     process.stderr.write('AssertionError: must hold: something\n    at somewhere\n');
     process.exit(1);

@@ -126,6 +126,8 @@ describe('a guest refuses', () => {
       ram_pages: 0,
       ram_segments: bytes(0),
       vcpus: 0,
+      plan_sha256: '',
+      plan: [],
     },
     exitOfAGuest(),
     { name: 'getDeviceInfo' },

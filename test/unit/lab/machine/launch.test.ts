@@ -82,6 +82,13 @@ describe('a machine', () => {
     });
   });
 
+  test('leaves no host behind that its guest has left and that has not arrived', async () => {
+    await using machine = await launch({}, entries('lost-at-arrival'));
+    const left = machine.pids.host;
+    await expect(machine.migrate()).rejects.toMatchObject({ message: 'the guest did not come' });
+    expect(isAlive(left)).toBe(false);
+  });
+
   test('passes on why the host cannot listen', async () => {
     const attempt = launch({}, entries('port-in-use'));
     await expect(attempt).rejects.toMatchObject({ code: 'ADDRESS_IN_USE', exitStatus: 2 });

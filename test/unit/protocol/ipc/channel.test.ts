@@ -179,7 +179,7 @@ describe('hello', () => {
 
   test('that never comes is given up', async () => {
     const { accepted } = await socketPair();
-    await expect(hostHello(hostLink(accepted), 30)).rejects.toMatchObject({
+    await expect(hostHello(hostLink(accepted), [], 30)).rejects.toMatchObject({
       code: 'PEER_CLOSED',
       message: 'the guest did not say hello in 30 ms',
     });

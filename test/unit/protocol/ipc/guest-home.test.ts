@@ -17,6 +17,7 @@ const folder = mkdtempSync(`${tmpdir()}/guest-home-`);
 afterAll(() => rmSync(folder, { recursive: true }));
 const FACTS = { recordSizeBytes: 4, ramPages: 64, vcpus: 1 };
 const ASK: Message = { name: 'getConsole' };
+const MOVE_TIMEOUT_MS = 300;
 let sockets = 0;
 
 /** The guest answers each question with how many it was asked before. */
@@ -24,7 +25,7 @@ function newHome(): GuestHome {
   let asked = 0;
   const handler = (messages: Message[]): Message[] =>
     messages.map(() => ({ name: 'consoleOutput', pending: asked++, lines: [] }));
-  return new GuestHome(handler, FACTS, serveGuest);
+  return new GuestHome(handler, FACTS, serveGuest, MOVE_TIMEOUT_MS);
 }
 
 async function newHost(): Promise<{ address: string; guest: Promise<GuestLink> }> {
@@ -63,6 +64,20 @@ describe('a guest that is told to move', () => {
     expect(await home.closed).toBeNull();
   });
 
+  test('arrives although its host dies while it is on its way', async () => {
+    const { home, link } = await settled();
+    const path = `${folder}/${++sockets}.sock`;
+    const listener = await listen({ kind: 'unix', path });
+    const moved = link.exchange([{ name: 'moveTo', address: `unix:${path}` }]);
+    const socket = await listener.accept();
+    await Promise.all([listener.close(), link.close(), moved.catch(() => undefined)]);
+    const destination = hostLink(socket);
+    await hostHello(destination);
+    expect(await destination.exchange([ASK])).toMatchObject([{ pending: 0 }]);
+    await destination.close();
+    expect(await home.closed).toBeNull();
+  });
+
   test.each([
     ['nobody listens', async () => `unix:${folder}/nobody.sock`],
     [
@@ -71,6 +86,15 @@ describe('a guest that is told to move', () => {
         const path = `${folder}/${++sockets}.sock`;
         const listener = await listen({ kind: 'unix', path });
         void listener.accept().then((socket) => socket.destroy());
+        return `unix:${path}`;
+      },
+    ],
+    [
+      'who listens never says hello',
+      async () => {
+        const path = `${folder}/${++sockets}.sock`;
+        const listener = await listen({ kind: 'unix', path });
+        void listener.accept().then(() => listener.close());
         return `unix:${path}`;
       },
     ],
