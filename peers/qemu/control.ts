@@ -76,6 +76,12 @@ export class QmpControl implements HostControl {
     await this.#qemu.qmp.execute('migrate', { uri: `unix:${path}` });
   }
 
+  /** To a QEMU that waits there, and not to us. */
+  async migrateTo(path: string, limits: MigrationLimits): Promise<void> {
+    await this.setMigrationLimits(limits);
+    await this.#qemu.qmp.execute('migrate', { uri: `unix:${path}` });
+  }
+
   async setMigrationLimits(limits: MigrationLimits): Promise<void> {
     await this.#qemu.qmp.execute('migrate-set-parameters', {
       'max-bandwidth': limits.bandwidthBytesPerS,

@@ -17,7 +17,12 @@ import { puppetConfig } from '../puppet.ts';
 import { QmpControl } from './control.ts';
 import { MmioRegisters } from './mmio.ts';
 import { PciRegisters } from './pci.ts';
-import { QemuProcess, type QemuProgram, type QemuTransport } from './process.ts';
+import {
+  QemuProcess,
+  type QemuProgram,
+  type QemuRunOptions,
+  type QemuTransport,
+} from './process.ts';
 import type { VirtioRegisters } from './registers.ts';
 import { QtestTransport } from './transport.ts';
 
@@ -71,9 +76,11 @@ export class QemuMachine implements ConformanceMachine {
     program: QemuProgram,
     transport: QemuTransport,
     options: MachineOptions = {},
+    run: QemuRunOptions = {},
   ): Promise<QemuMachine> {
     const { offers = {} } = options;
     const qemu = await QemuProcess.start(program, {
+      ...run,
       transport,
       ramPages: puppetConfig(options).ramPages,
       balloon: {

@@ -1,5 +1,5 @@
 /**
- * A QEMU process whose vCPU halts at once, so that the machine is ours: devices and memory over
+ * A QEMU process whose vCPU halts at once, or does what we say, so that the machine is ours: devices and memory over
  * qtest, everything else over QMP. QEMU connects to sockets that we listen on. It does not end with
  * its peers, so it is killed when we end.
  */
@@ -34,7 +34,22 @@ export interface QemuBalloonProperties {
   readonly queueReset?: boolean;
 }
 
-export interface QemuOptions {
+/** As `-accel` has it. */
+export type QemuAccelerator = 'tcg' | 'kvm' | `kvm,dirty-ring-size=${number}`;
+
+/** How it runs, apart from what the machine is made of. */
+export interface QemuRunOptions {
+  /** Default: `tcg`. */
+  readonly accelerator?: QemuAccelerator;
+  /** 64 KiB that end with the reset vector's page. Default: the vCPU halts at once. */
+  readonly firmware?: Uint8Array;
+  /** Be the destination of a migration that comes to this unix socket. */
+  readonly incomingPath?: string;
+  /** x-clear-bitmap-shift of migrations; default: QEMU's. */
+  readonly clearBitmapShift?: number;
+}
+
+export interface QemuOptions extends QemuRunOptions {
   readonly transport: QemuTransport;
   readonly ramPages: number;
   readonly balloon: QemuBalloonProperties;
@@ -43,6 +58,7 @@ export interface QemuOptions {
 /** QOM path of the device under `id=bal0`. */
 export const BALLOON_QOM_PATH = '/machine/peripheral/bal0';
 
+const FIRMWARE = 'firmware.bin';
 const FIRMWARE_BYTES = 1 << 16;
 /** cli; hlt; jmp: at the reset vector, 16 bytes below the end. */
 const HALT_CODE = [0xfa, 0xf4, 0xeb, 0xfd];
@@ -71,7 +87,7 @@ export class QemuProcess implements AsyncDisposable {
   /** @throws Error with the line that QEMU wrote to stderr, if it does not start. */
   static async start(program: QemuProgram, options: QemuOptions): Promise<QemuProcess> {
     const folder = mkdtempSync(join(tmpdir(), 'ballast-qemu-'));
-    writeFileSync(join(folder, 'halt.bin'), haltFirmware());
+    writeFileSync(join(folder, FIRMWARE), options.firmware ?? haltFirmware());
     const qtestSocket = await oneConnection(join(folder, 'qtest.sock'));
     const qmpSocket = await oneConnection(join(folder, 'qmp.sock'));
     const child = new RunningChild(program, qemuArguments(program, options, folder), folder);
@@ -162,7 +178,7 @@ export function qemuArguments(
   options: QemuOptions,
   folder: string,
 ): readonly string[] {
-  const { balloon, transport, ramPages } = options;
+  const { balloon, transport, ramPages, clearBitmapShift, incomingPath } = options;
   const on = (value: boolean | undefined): string => (value ? 'on' : 'off');
   const properties = [
     transport === 'mmio' ? 'virtio-balloon-device' : 'virtio-balloon-pci',
@@ -180,13 +196,17 @@ export function qemuArguments(
   ];
   return [
     ...(program.dataDir ? ['-L', program.dataDir] : []),
-    ...['-accel', 'tcg', '-bios', join(folder, 'halt.bin')],
+    ...['-accel', options.accelerator ?? 'tcg', '-bios', join(folder, FIRMWARE)],
     ...['-nodefaults', '-display', 'none', '-qtest-log', 'none'],
     ...['-qtest', `unix:${join(folder, 'qtest.sock')}`, '-qmp', `unix:${join(folder, 'qmp.sock')}`],
     ...['-M', transport === 'mmio' ? 'microvm' : 'pc'],
     ...['-m', `${(ramPages * PAGE_SIZE_BYTES) / 1024}K`],
     ...['-object', 'iothread,id=io0', '-global', 'virtio-mmio.force-legacy=false'],
     ...['-device', properties.join(',')],
+    ...(clearBitmapShift === undefined
+      ? []
+      : ['-global', `migration.x-clear-bitmap-shift=${clearBitmapShift}`]),
+    ...(incomingPath === undefined ? [] : ['-incoming', `unix:${incomingPath}`]),
   ];
 }
 
