@@ -131,7 +131,8 @@ export class Control {
     if (this.#finished || this.#broken) return;
     setTimeout(() => {
       if (this.#finished) return;
-      const deaths = [first, this.host.death, this.guest?.death].filter(
+      // A destination may be dead that has the guest already, and is not the host yet.
+      const deaths = [first, ...this.#children.map(({ death }) => death)].filter(
         (death): death is Death => !!death,
       );
       const guilty = guiltyOne(deaths);

@@ -52,7 +52,6 @@ export class Destinations {
   /** The guest has moved: the destination is the host now. Returns the whole report. */
   async settle(report: MigrationReport): Promise<MigrationReport> {
     const left = this.#control.adoptDestination();
-    this.#next = null;
     try {
       const arrival: ArrivalReport = await this.#control.call('arrive', null);
       const pfns = arrival.lost.map(({ pfn }) => pfn);
@@ -64,15 +63,20 @@ export class Destinations {
     } finally {
       // Nobody else knows of it any more.
       await left.child.stop();
+      await this.#forget();
     }
   }
 
   /** The guest has stayed. */
   async drop(): Promise<void> {
+    await this.#control.dropDestination();
+    await this.#forget();
+  }
+
+  /** Its process may have been killed before it could remove its folder. */
+  async #forget(): Promise<void> {
     const stream = await this.#next?.catch(() => null);
     this.#next = null;
-    await this.#control.dropDestination();
-    // A process that was killed could not remove it.
     if (stream?.kind === 'unix') removeFolder(dirname(stream.path));
   }
 

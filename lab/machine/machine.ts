@@ -73,8 +73,14 @@ export class Machine implements AsyncDisposable {
   }
 
   /** Process ids: for tests that pull the plug. */
-  get pids(): { readonly host: number; readonly guest: number | null } {
-    return { host: this.#control.host.pid, guest: this.#control.guest?.pid ?? null };
+  get pids(): {
+    readonly host: number;
+    readonly guest: number | null;
+    /** The host that the guest migrates to next, once it has been started. */
+    readonly destination: number | null;
+  } {
+    const { host, guest, destination } = this.#control;
+    return { host: host.pid, guest: guest?.pid ?? null, destination: destination?.pid ?? null };
   }
 
   /** Until when the replay knows what the guest did; null while nothing is replayed. */

@@ -48,3 +48,55 @@ describe.skipIf(process.platform === 'win32')('kill -9 in the middle of a run', 
     expect(readdirSync(folder).filter((name) => name.startsWith('ballast'))).toEqual([]);
   });
 });
+
+describe.skipIf(process.platform === 'win32')('kill -9 of the destination', () => {
+  type Moment = readonly [title: string, stopAt: string | null, killAt: string];
+  const before: readonly Moment[] = [
+    ['when the migration is set up', null, 'setup'],
+    ['in the first pass', null, 'active'],
+    // It stands still, so that the source waits for it with everything sent.
+    ['when the guest is about to move', 'setup', 'device'],
+  ];
+
+  test.each(before)('%s fails the migration alone', async (_title, stopAt, killAt) => {
+    await using machine = await launch({ recording: 'idle-1g', startsDestination: true });
+    const { host, guest, destination } = machine.pids;
+    machine.events.on('MIGRATION', ({ data: { status } }) => {
+      if (machine.pids.destination !== destination) return;
+      if (status === stopAt) process.kill(destination ?? -1, 'SIGSTOP');
+      if (status === killAt) process.kill(destination ?? -1, 'SIGKILL');
+    });
+    await machine.boot();
+    const failed = await machine.migrate();
+    expect(failed.migration.status).toBe('failed');
+    expect(failed.error_desc).toMatch(/destination/);
+    expect(failed.memory.lost_pages).toBe(0);
+    // The guest is where it was, whole, and runs; the next migration succeeds.
+    expect([machine.pids.host, machine.pids.guest]).toEqual([host, guest]);
+    expect(await machine.verify()).toEqual([]);
+    const { nowNs } = machine;
+    expect((await machine.waitFor(1e6)).now_ns).toBe(nowNs + 1e6);
+    const retried = await machine.migrate();
+    expect(retried.migration.status).toBe('completed');
+    expect(retried.memory.lost_pages).toBe(0);
+    expect(await machine.verify()).toEqual([]);
+    expect(isGone(host)).toBe(true);
+  });
+
+  test('when it has just got the guest ends them all, and the caller hears who died', async () => {
+    const attempt = async (): Promise<void> => {
+      await using machine = await launch({ recording: 'idle-1g', startsDestination: true });
+      const { host, guest, destination } = machine.pids;
+      machine.events.on('MIGRATION', ({ data: { status } }) => {
+        if (status === 'completed') process.kill(destination ?? -1, 'SIGKILL');
+      });
+      await machine.boot();
+      await expect(machine.migrate().then(() => machine.status())).rejects.toMatchObject({
+        message: 'host process died: killed by SIGKILL',
+      });
+      for (const pid of [host, guest]) expect(await gone(pid)).toBeLessThan(2000);
+    };
+    await attempt();
+    expect(readdirSync(folder).filter((name) => name.startsWith('ballast'))).toEqual([]);
+  });
+});
