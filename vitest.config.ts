@@ -9,6 +9,7 @@ export default defineConfig({
     exclude: ['test/peers/**'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
+    globalSetup: ['test/support/bundles.ts'],
     pool: 'forks',
     maxWorkers: 2,
   },

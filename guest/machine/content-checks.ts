@@ -7,6 +7,12 @@ import { Bitmap, type Pfn } from '../../shared/index.ts';
 import type { PageAllocator } from '../mm/index.ts';
 import { type Ram, tagOfFill } from './ram.ts';
 
+/** What an audit asks of a page: whether it holds `tag`. */
+export type ContentReader = (pfn: Pfn, tag: number) => boolean;
+
+/** Of an audit that does not look at what pages hold. */
+export const ANY_CONTENT: ContentReader = () => true;
+
 export class ContentChecks {
   /** Pages found; one that is found again as it was does not count again. */
   corruptions = 0;
@@ -23,12 +29,15 @@ export class ContentChecks {
     for (let i = pfn; i < pfn + pageCount; i++) this.read(i, tag);
   }
 
-  /** Somebody reads a page and relies on its holding `tag`. */
-  read(pfn: Pfn, tag: number): void {
+  /** Somebody reads a page and relies on its holding `tag`. Returns whether it does. */
+  read(pfn: Pfn, tag: number): boolean {
     const found = this.#ram.tags[pfn]!;
-    if (found === tag || this.#found.get(pfn) === found) return;
-    this.#found.set(pfn, found);
-    this.corruptions++;
+    if (found === tag) return true;
+    if (this.#found.get(pfn) !== found) {
+      this.#found.set(pfn, found);
+      this.corruptions++;
+    }
+    return false;
   }
 }
 

@@ -27,7 +27,12 @@ import { PageReporting } from '../page-reporting/page-reporting.ts';
 import { PageReliance, Reliance } from '../reliance/page-reliance.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
-import { auditFreedContent, ContentChecks } from './content-checks.ts';
+import {
+  ANY_CONTENT,
+  auditFreedContent,
+  ContentChecks,
+  type ContentReader,
+} from './content-checks.ts';
 import { createDriver } from './create-driver.ts';
 import { memoryUsers, registerHintShrinker } from './memory-management.ts';
 import { Ram, tagOfFill } from './ram.ts';
@@ -173,8 +178,12 @@ export class System<T extends CountingTransport = CountingTransport> {
    */
   audit(contents = true): string[] {
     const problems = [...this.mm.audit(), ...this.driver.audit(), ...this.reporting.audit()];
-    for (const user of this.#movableUsers()) problems.push(...user.audit(contents));
-    problems.push(...this.users.audit(), ...this.userSpace.audit());
+    // What an audit finds, the guest has found.
+    const holds: ContentReader = contents
+      ? (pfn, tag) => this.contents.read(pfn, tag)
+      : ANY_CONTENT;
+    for (const user of this.#movableUsers()) problems.push(...user.audit(holds));
+    problems.push(...this.users.audit(), ...this.userSpace.audit(holds));
     if (contents) problems.push(...auditFreedContent(this));
     return problems;
   }

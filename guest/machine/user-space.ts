@@ -8,7 +8,7 @@ import { PageFlag } from '../mm/index.ts';
 import type { AddressSpace } from '../page-cache/page-cache.ts';
 import type { Process } from '../process/process.ts';
 import type { Kthread } from '../sched/kthread.ts';
-import type { ContentChecks } from './content-checks.ts';
+import type { ContentChecks, ContentReader } from './content-checks.ts';
 
 /** Processes and files in all: a page names what it is part of by eight bits, and other users of it too. */
 const NAMES_MAX = 120;
@@ -118,29 +118,29 @@ export class UserSpace {
   }
 
   /** Empty when every page holds what was written to it. */
-  audit(): string[] {
-    const { ram } = this.#users.kernel;
+  audit(holds: ContentReader): string[] {
     const problems: string[] = [];
     for (const [name, program] of this.#programs) {
       if (!program.process.isAlive) continue;
       for (const [vpn, tag] of program.tags.entries()) {
         const pfn = frameOf(program, vpn);
-        if (tag === 0 || (pfn >= 0 && ram.tags[pfn] === tag)) continue;
+        if (tag === 0 || (pfn >= 0 && holds(pfn, tag))) continue;
         problems.push(`page ${vpn} of ${name} (frame ${pfn}) has lost what was written to it`);
       }
     }
-    for (const space of this.#users.spaces.values()) problems.push(...this.#auditFile(space));
+    for (const space of this.#users.spaces.values())
+      problems.push(...this.#auditFile(space, holds));
     return problems;
   }
 
   /** A clean page of a file holds what is stored. */
-  #auditFile(file: AddressSpace): string[] {
-    const { kernel, folios } = this.#users;
+  #auditFile(file: AddressSpace, holds: ContentReader): string[] {
+    const { folios } = this.#users;
     const problems: string[] = [];
     for (let index = 0; file.kind === 'file' && index < file.sizePages; index++) {
       const pfn = file.pfnAt(index);
       if (pfn < 0 || folios.pages.hasFlag(pfn, PageFlag.DIRTY)) continue;
-      if (file.storedTag(index) === kernel.ram.tags[pfn]) continue;
+      if (holds(pfn, file.storedTag(index))) continue;
       problems.push(`page ${index} of ${file.name} (frame ${pfn}) is not what is stored`);
     }
     return problems;

@@ -4,6 +4,7 @@
  * or that somebody else overwrote or discarded, is missed.
  */
 import { assert, type Pfn } from '../../shared/index.ts';
+import type { ContentReader } from '../machine/content-checks.ts';
 import type { Ram } from '../machine/ram.ts';
 
 interface Frame {
@@ -54,11 +55,11 @@ export class FrameWords {
   }
 
   /** What is wrong with the page, or null. */
-  audit(pfn: Pfn): string | null {
+  audit(pfn: Pfn, holds: ContentReader): string | null {
     const frame = this.#frames.get(pfn);
     if (!frame) return `page ${pfn} was never written`;
-    const tag = this.#ram.tags[pfn]!;
-    return tag === frame.tag ? null : `page ${pfn} holds ${tag}, its user wrote ${frame.tag}`;
+    if (holds(pfn, frame.tag)) return null;
+    return `page ${pfn} holds ${this.#ram.tags[pfn]}, its user wrote ${frame.tag}`;
   }
 
   #of(pfn: Pfn): Frame {

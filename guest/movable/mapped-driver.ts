@@ -3,9 +3,11 @@
  * buffers are. Its page table entries hold neither references nor mapcounts (VM_PFNMAP), so it takes
  * them away itself before a page moves: who touches the page then waits until it is mapped again.
  */
+
 import { assert, Errno, type Pfn } from '../../shared/index.ts';
 import type { Folios } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
+import type { ContentReader } from '../machine/content-checks.ts';
 import { Gfp, PageOwner } from '../mm/index.ts';
 import type { MovableGeneration, MovableOps } from '../page-migration/index.ts';
 import { type Kthread, preempt, WaitQueue } from '../sched/kthread.ts';
@@ -169,8 +171,8 @@ export class MappedDriver implements MovableOps {
     return file.pages.map((page) => page.pfn);
   }
 
-  /** Empty when every page of an open file is the driver's and, with `contents`, holds what was stored last. */
-  audit(contents = true): string[] {
+  /** Empty when every page of an open file is the driver's and holds what was stored last. */
+  audit(holds: ContentReader): string[] {
     const { pages } = this.#folios;
     const problems: string[] = [];
     for (const file of this.#files) {
@@ -178,8 +180,8 @@ export class MappedDriver implements MovableOps {
         const { pfn } = page;
         const isOurs = pages.owner[pfn] === PageOwner.DRIVER && this.#pageOf(pfn) === page;
         if (pages.isFree(pfn) || !isOurs) problems.push(`mapped page ${pfn} is not its driver’s`);
-        const tag = this.#kernel.ram.tags[pfn]!;
-        if (contents && tag !== page.tag) {
+        if (!holds(pfn, page.tag)) {
+          const tag = this.#kernel.ram.tags[pfn];
           problems.push(`mapped page ${pfn} holds ${tag}, user space stored ${page.tag}`);
         }
         if (page.dmaCount > 0 && page.pte === Pte.MIGRATION) {

@@ -3,9 +3,11 @@
  * Each holds 512 entries and hangs below one PMD entry, whose lock guards both. To move one, its PMD
  * entry is cleared and the TLBs are flushed, so that no hardware walk sets a bit in the old table.
  */
+
 import { assert, Errno, type Pfn } from '../../shared/index.ts';
 import type { Folios } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
+import type { ContentReader } from '../machine/content-checks.ts';
 import { Gfp, PageFlag, PageOwner } from '../mm/index.ts';
 import type { MovableGeneration, MovableOps } from '../page-migration/index.ts';
 import { type Kthread, preempt } from '../sched/kthread.ts';
@@ -181,8 +183,8 @@ export class PageTables implements MovableOps {
     );
   }
 
-  /** Empty when every PMD entry leads to a table that, with `contents`, holds what was written. */
-  audit(contents = true): string[] {
+  /** Empty when every PMD entry leads to a table that holds what was written. */
+  audit(holds: ContentReader): string[] {
     const { pages } = this.#folios;
     const problems: string[] = [];
     for (const { leaves } of this.#spaces) {
@@ -193,7 +195,7 @@ export class PageTables implements MovableOps {
         if (pages.isFree(pfn) || !isTable) problems.push(`page ${pfn} is no page table`);
         else if (this.#of(pfn)?.leaf !== leaf) problems.push(`table ${pfn} is of another PMD`);
         if (pages.hasFlag(pfn, PageFlag.LRU)) problems.push(`table ${pfn} is on an LRU list`);
-        const content = contents ? this.#words.audit(pfn) : null;
+        const content = this.#words.audit(pfn, holds);
         if (content !== null) problems.push(content);
       }
     }

@@ -1,5 +1,6 @@
 /** Whole-state audit of a zsmalloc-like pool: says in words what does not hold. */
 import type { Pfn } from '../../shared/index.ts';
+import type { ContentReader } from '../machine/content-checks.ts';
 import { PageFlag, PageOwner, type Pages } from '../mm/index.ts';
 import type { FrameWords } from './frame-words.ts';
 import type { SizeClass } from './size-class.ts';
@@ -15,12 +16,12 @@ export interface AuditedPool {
   zspageOf(pfn: Pfn): Zspage | undefined;
 }
 
-export function auditZspool(pool: AuditedPool, pages: Pages, contents: boolean): string[] {
+export function auditZspool(pool: AuditedPool, pages: Pages, holds: ContentReader): string[] {
   const problems: string[] = [];
   let objects = 0;
   for (const sizeClass of pool.classes) {
     for (const zspage of sizeClass.zspages()) {
-      problems.push(...auditPages(pool, pages, zspage, contents), ...auditObjects(pool, zspage));
+      problems.push(...auditPages(pool, pages, zspage, holds), ...auditObjects(pool, zspage));
       objects += zspage.inUse;
     }
   }
@@ -30,13 +31,18 @@ export function auditZspool(pool: AuditedPool, pages: Pages, contents: boolean):
   return problems;
 }
 
-function auditPages(pool: AuditedPool, pages: Pages, zspage: Zspage, contents: boolean): string[] {
+function auditPages(
+  pool: AuditedPool,
+  pages: Pages,
+  zspage: Zspage,
+  holds: ContentReader,
+): string[] {
   const problems: string[] = [];
   for (const pfn of zspage.pfns) {
     const isOurs = pages.owner[pfn] === PageOwner.ZSMALLOC && pages.hasFlag(pfn, PageFlag.MOVABLE);
     if (pages.isFree(pfn) || !isOurs) problems.push(`page ${pfn} of a zspage is not the pool’s`);
     else if (pool.zspageOf(pfn) !== zspage) problems.push(`page ${pfn} is of another zspage`);
-    const content = contents ? pool.words.audit(pfn) : null;
+    const content = pool.words.audit(pfn, holds);
     if (content !== null) problems.push(content);
   }
   return problems;

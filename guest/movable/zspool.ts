@@ -3,9 +3,11 @@
  * are movable although they have content: a handle names an object by the page it begins in, and
  * who moves the page rewrites the handles. Lock order: pool, class, zspage.
  */
+
 import { assert, Errno, type Pfn } from '../../shared/index.ts';
 import type { Folios } from '../folio/index.ts';
 import type { Kernel } from '../kernel/kernel.ts';
+import type { ContentReader } from '../machine/content-checks.ts';
 import { Gfp, PageOwner } from '../mm/index.ts';
 import type { MovableGeneration, MovableOps } from '../page-migration/index.ts';
 import { type Kthread, preempt } from '../sched/kthread.ts';
@@ -177,9 +179,9 @@ export class Zspool implements MovableOps {
     return this.classes.flatMap((one) => [...one.zspages()].flatMap((zspage) => zspage.pfns));
   }
 
-  /** Empty when every handle leads to its object, every page is the pool's and, with `contents`, as written. */
-  audit(contents = true): string[] {
-    return auditZspool(this, this.#folios.pages, contents);
+  /** Empty when every handle leads to its object, every page is the pool's and as written. */
+  audit(holds: ContentReader): string[] {
+    return auditZspool(this, this.#folios.pages, holds);
   }
 
   *#migrateLocked(dst: Pfn, src: Pfn): Kthread<Errno> {

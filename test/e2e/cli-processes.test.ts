@@ -35,11 +35,12 @@ function start(...args: string[]): { child: ChildProcess; ended: Promise<Ended> 
   return { child, ended };
 }
 
-/** Child processes of `pid` whose command line names `entry`. */
-function childrenOf(pid: number, entry: string): number[] {
+/** Child processes of `pid` of this role. */
+function childrenOf(pid: number, role: 'host' | 'guest'): number[] {
+  const entry = new RegExp(`/${role}(/main\\.ts|\\.mjs)`);
   const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
   const pids = text ? text.split(' ').map(Number) : [];
-  return pids.filter((child) => readFileSync(`/proc/${child}/cmdline`, 'utf8').includes(entry));
+  return pids.filter((child) => entry.test(readFileSync(`/proc/${child}/cmdline`, 'utf8')));
 }
 
 async function until<T>(what: () => T | undefined): Promise<T> {
@@ -66,8 +67,8 @@ async function runningPair(): Promise<{
 }> {
   const run = start('run', longScenario, '--strategies', 'none');
   const lab = run.child.pid ?? -1;
-  const host = await until(() => childrenOf(lab, 'host/main')[0]);
-  const guest = await until(() => childrenOf(lab, 'guest/main')[0]);
+  const host = await until(() => childrenOf(lab, 'host')[0]);
+  const guest = await until(() => childrenOf(lab, 'guest')[0]);
   // The folder of the socket goes when the two have met; from then on they work.
   await until(() => (leftovers().every(isDestinations) ? true : undefined));
   await new Promise((resolve) => setTimeout(resolve, 300));
@@ -222,7 +223,7 @@ steps:
       await until(() => (said.includes('waiting for a guest') ? true : undefined));
       expect(readdirSync(folder)).toContain('waiting.sock');
       if (how === 'SIGINT' || how === 'SIGTERM') run.child.kill(how);
-      else process.kill(childrenOf(run.child.pid ?? -1, 'host/main')[0] ?? -1, 'SIGKILL');
+      else process.kill(childrenOf(run.child.pid ?? -1, 'host')[0] ?? -1, 'SIGKILL');
       await run.ended;
       expect(readdirSync(folder)).not.toContain('waiting.sock');
     },

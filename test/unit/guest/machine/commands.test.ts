@@ -203,3 +203,26 @@ test('a driver that waits for memory is frozen and restored one after the other'
   expect(guest.system.driver.state).toBe('ready');
   expect(await hypervisor.verify()).toEqual([]);
 });
+
+test.each([
+  ['of a program', 'process name=a anonymous=10', PageOwner.ANON],
+  ['of a clean file', 'read_file name=f size=10', PageOwner.FILE],
+  ['of a pool', 'zspool name=z objects=10 size=700', PageOwner.ZSMALLOC],
+  ['of a driver that user space maps', 'mapped_driver name=d size=10', PageOwner.DRIVER],
+  ['of a page table', 'page_tables name=t size=512', PageOwner.TABLE],
+])(
+  'a page %s that holds something else is found by the audit, and counts once',
+  async (_, line, owner) => {
+    const { guest, enter, counters } = await machine();
+    const { pages } = guest.system.mm;
+    const before = pages.owner.slice();
+    await enter(line);
+    const pfn = pages.owner.findIndex((one, at) => one === owner && before[at] !== owner);
+    expect([guest.system.audit(), counters()['corruptions']]).toEqual([[], 0]);
+    guest.system.ram.setRecord(pfn, 0xdead);
+    for (let look = 0; look < 2; look++) {
+      expect(guest.system.audit()).toEqual([expect.stringContaining(`${pfn}`)]);
+      expect(counters()['corruptions']).toBe(1);
+    }
+  },
+);

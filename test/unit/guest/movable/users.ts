@@ -183,7 +183,7 @@ function* newZspool(machine: MigrationMachine, pageCount: number): Kthread<Movab
     },
     busyCount: () => pool.counters.zs_migrate_busy,
     busyErrno: Errno.EINVAL,
-    audit: () => pool.audit(),
+    audit: () => pool.audit(machine.holds),
   };
 }
 
@@ -217,7 +217,7 @@ function* newMappedDriver(machine: MigrationMachine, pageCount: number): Kthread
     },
     *verify() {
       yield LOOK;
-      return driver.audit();
+      return driver.audit(machine.holds);
     },
     *releaseAll() {
       for (const file of files.splice(0)) yield* driver.close(file);
@@ -231,7 +231,7 @@ function* newMappedDriver(machine: MigrationMachine, pageCount: number): Kthread
     },
     busyCount: () => driver.counters.mapped_dma_busy,
     busyErrno: Errno.EAGAIN,
-    audit: () => driver.audit(),
+    audit: () => driver.audit(machine.holds),
   };
 }
 
@@ -289,6 +289,6 @@ function* newPageTables(machine: MigrationMachine, pageCount: number): Kthread<M
     },
     busyCount: () => tables.counters.table_busy,
     busyErrno: Errno.EAGAIN,
-    audit: () => tables.audit(),
+    audit: () => tables.audit(machine.holds),
   };
 }

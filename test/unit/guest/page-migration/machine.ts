@@ -1,6 +1,8 @@
 /** A kernel with page migration in one generation, two vCPUs, a scripted driver and a test mapping. */
+
 import { Folios } from '../../../../guest/folio/index.ts';
 import type { Kernel } from '../../../../guest/kernel/kernel.ts';
+import type { ContentReader } from '../../../../guest/machine/content-checks.ts';
 import { Ram, ZERO_TAG } from '../../../../guest/machine/ram.ts';
 import { Gfp, PageAllocator } from '../../../../guest/mm/index.ts';
 import {
@@ -55,6 +57,9 @@ export class MigrationMachine {
   readonly freeAtStart: number;
   /** The default target: counts, and fails on demand. */
   readonly target: MigrateTarget & { allocated: number; freed: number; leftUntilEnomem: number };
+
+  /** For audits. */
+  readonly holds: ContentReader = (pfn, tag) => this.ram.tags[pfn] === tag;
 
   constructor(name: GenerationName, options: MachineOptions = {}) {
     const ramPages = options.ramPages ?? RAM_PAGES;
