@@ -1,5 +1,5 @@
 /** What a test bench does to our own host: commands of the laboratory. */
-import { DEFAULT_DIRTY_LOG } from '../../protocol/dirty-log.ts';
+import { DEFAULT_DIRTY_LOG, type DirtyLogParams } from '../../protocol/dirty-log.ts';
 import { NS_PER_S, PAGE_SIZE_BYTES } from '../../shared/index.ts';
 import type {
   GuestStatsReport,
@@ -15,6 +15,8 @@ export class CommandControl implements HostControl {
   readonly #host: HostProcess;
   #onPage: OnPage = () => undefined;
   #migrates = false;
+  /** Whose log the migrations that follow read. */
+  dirtyLog: DirtyLogParams = DEFAULT_DIRTY_LOG;
   nowNs = 0;
 
   constructor(host: HostProcess) {
@@ -48,7 +50,7 @@ export class CommandControl implements HostControl {
   async migrate(limits: MigrationLimits, onPage: OnPage = () => undefined): Promise<void> {
     this.#onPage = onPage;
     this.#migrates = true;
-    await this.#host.call('startMigration', { ...limits, ...DEFAULT_DIRTY_LOG });
+    await this.#host.call('startMigration', { ...limits, ...this.dirtyLog });
   }
 
   async setMigrationLimits(limits: MigrationLimits): Promise<void> {

@@ -1,6 +1,6 @@
 /**
  * Six orders of a write and a hint on a real QEMU, whose vCPU writes and whose destination is a second
- * QEMU: what our own migration says of them (test/unit/host/migration/hint-orders.test.ts) is what
+ * QEMU: what our own migration says of them (test/e2e/hint-orders.test.ts) is what
  * happens, with the log of TCG and with both of KVM.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
