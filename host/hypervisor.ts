@@ -14,23 +14,21 @@ import type {
   MigrateParams,
   MigrateProgress,
   MigrationReport,
+  RunEnd,
   StreamLink,
 } from '../protocol/index.ts';
-import { factsOf, ramOf, sourceHello, withArrival } from '../protocol/index.ts';
+import { factsOf, ramOf } from '../protocol/index.ts';
 import { BallastError, EventLog, type Pfn } from '../shared/index.ts';
 import { BalloonMonitor } from './balloon/monitor.ts';
 import { deviceOptionsOf } from './balloon/profiles.ts';
-import { verifyArrival, verifyStay } from './evaluation/arrival.ts';
-import { Evaluator, guestStatistics } from './evaluation/evaluator.ts';
-import { loadRam } from './memory/load.ts';
-import type { HintLedger } from './migration/hint-ledger.ts';
-import { InPlace } from './migration/in-place.ts';
+import { guestStatistics } from './evaluation/evaluator.ts';
 import type { Incoming } from './migration/incoming.ts';
 import { loadStates, saveStates } from './migration/machine-state.ts';
 import { Migration, UNWATCHED } from './migration/migration.ts';
-import type { DeviceState } from './migration/stream.ts';
-import { KeptStream, ToHost } from './migration/targets.ts';
+import { KeptStream } from './migration/targets.ts';
+import { endTest } from './run-end.ts';
 import { Vmm } from './vmm.ts';
+import { goOnWith, WatchedMigration } from './watched-migration.ts';
 
 export type ProgressSink = (what: string, done: number, total: number) => void;
 
@@ -46,8 +44,8 @@ export class Hypervisor {
   #migration: Migration | null = null;
   /** Of a migration in the background. */
   #kept: KeptStream | null = null;
-  /** Of the migration that has taken the guest away. */
-  #ledger: HintLedger | null = null;
+  /** The last one that is evaluated. */
+  #watched: WatchedMigration | null = null;
   readonly #plant: HostConfig['plant'];
   readonly #facts: GuestFacts;
 
@@ -83,16 +81,25 @@ export class Hypervisor {
     if (statsPollingIntervalS) this.balloon.setStatsPollingInterval(statsPollingIntervalS);
   }
 
-  async runUntil(atNs: number): Promise<HostStatus> {
+  /** Ends early once `end` holds, and when the guest has moved to another host. */
+  async runUntil(atNs: number, end: RunEnd | null = null): Promise<HostStatus> {
     const { vmm } = this;
     const startNs = vmm.now;
-    while (vmm.now < atNs) {
+    const stop = endTest(end, vmm, this.#migration);
+    while (vmm.now < atNs && this.hasGuest && !stop()) {
       const step = Math.min(atNs, vmm.now + PROGRESS_STEP_NS);
       const migration = this.#migration;
-      await (migration && !migration.isOver ? migration.advanceTo(step) : vmm.advanceTo(step));
+      const isUnderWay = migration && !migration.isOver;
+      await (isUnderWay ? migration.advanceTo(step, stop) : vmm.advanceTo(step, stop));
+      if (isUnderWay && migration.isOver) await this.#watched?.conclude();
       this.#onProgress('guest runs', vmm.now - startNs, atNs - startNs);
     }
     return this.status();
+  }
+
+  /** False: it is at another host. */
+  get hasGuest(): boolean {
+    return !this.#watched?.hasTakenGuest;
   }
 
   console(line: string): void {
@@ -115,47 +122,34 @@ export class Hypervisor {
    * goes on here. @throws BallastError MESSAGE_UNEXPECTED while another migration gets on.
    */
   async migrate(params: MigrateParams, to: StreamLink | null = null): Promise<MigrationReport> {
+    await this.beginMigration(params, to);
+    return this.finishMigration();
+  }
+
+  /** It gets on with `runUntil`, and to its end with `finishMigration`. Errors as of `migrate`. */
+  async beginMigration(params: MigrateParams, to: StreamLink | null): Promise<void> {
     this.#mustNotMigrate();
-    const { vmm } = this;
-    const total = vmm.ramPageCount;
-    const evaluator = new Evaluator(vmm, (_sent, remaining) =>
-      this.#onProgress('migration', total - remaining, total),
+    const total = this.vmm.ramPageCount;
+    this.#watched = await WatchedMigration.begin(
+      {
+        vmm: this.vmm,
+        facts: this.#facts,
+        options: this.#plant,
+        saveStates: (isRunning) =>
+          saveStates(this.vmm, { sourceLog: this.#log.digest(), isRunning }),
+        onProgress: (_sent, remaining) => this.#onProgress('migration', total - remaining, total),
+      },
+      params,
+      to,
     );
-    await evaluator.begin();
-    const inPlace = to ? null : await InPlace.open(vmm, this.#facts);
-    const target = inPlace ?? (await this.#toHost(to!));
-    vmm.records.onPages = target.onPages;
-    const migration = new Migration(vmm, params, target, evaluator, this.#plant);
-    this.#migration = migration;
-    const figures = await migration.run();
-    vmm.records.onPages = null;
-    const { ledger } = migration.precopy;
-    const watched = await evaluator.report(migration.precopy, figures);
-    const report = { ...watched, error_desc: migration.error?.message ?? null };
-    const hasMoved = figures.status === 'completed';
-    if (hasMoved && !inPlace) {
-      this.#ledger = ledger;
-      return report;
-    }
-    const arrival =
-      hasMoved && inPlace
-        ? await this.#goOnWith(inPlace.incoming, migration.precopy.stoppedRunning)
-        : await verifyStay(vmm);
-    return withArrival(report, arrival, (pfn) => ledger.historyOf(pfn));
+    this.#migration = this.#watched.migration;
   }
 
-  async #toHost(link: StreamLink): Promise<ToHost> {
-    await sourceHello(link, this.#facts);
-    return new ToHost(this.vmm, link, () => this.#saveStates());
-  }
-
-  /** The guest is looked at, gets the memory that was received, and goes on if it ran before. */
-  async #goOnWith({ memory }: Incoming, isRunning: boolean): Promise<ArrivalReport> {
-    const arrival = await verifyArrival(this.vmm, memory);
-    await loadRam(this.vmm, memory);
-    // In virtual time the guest was away for as long as the switchover took.
-    this.vmm.running = isRunning;
-    return arrival;
+  /** To its end, if it is not over yet. @throws BallastError MESSAGE_UNEXPECTED when there is none. */
+  async finishMigration(): Promise<MigrationReport> {
+    if (!this.#watched) throw new BallastError('MESSAGE_UNEXPECTED', 'no migration was begun');
+    await this.#watched.migration.run();
+    return this.#watched.conclude();
   }
 
   /**
@@ -166,23 +160,19 @@ export class Hypervisor {
     const { vmm } = this;
     const { sourceLog, isRunning } = loadStates(vmm, incoming.states);
     this.#log.add(vmm.now, 'arrived', { source_log: sourceLog });
-    return this.#goOnWith(incoming, isRunning);
+    return goOnWith(vmm, incoming, isRunning);
   }
 
   /** What a source that its guest has left knows of pages, oldest first. */
   ledgerHistories(pfns: readonly Pfn[]): string[][] {
-    return pfns.map((pfn) => this.#ledger?.historyOf(pfn) ?? []);
-  }
-
-  #saveStates(): readonly DeviceState[] {
-    const isRunning = this.#migration?.precopy.stoppedRunning ?? true;
-    return saveStates(this.vmm, { sourceLog: this.#log.digest(), isRunning });
+    return pfns.map((pfn) => this.#watched?.historyOf(pfn) ?? []);
   }
 
   /** @throws BallastError MESSAGE_UNEXPECTED while another migration gets on. */
   startMigration(params: MigrateParams): void {
     this.#mustNotMigrate();
     this.#kept = new KeptStream();
+    this.#watched = null;
     this.#migration = new Migration(this.vmm, params, this.#kept, UNWATCHED);
   }
 
@@ -217,7 +207,8 @@ export class Hypervisor {
   async status(): Promise<HostStatus> {
     const { vmm } = this;
     const counters: Record<string, number> = {};
-    for (const [name, value] of Object.entries(await guestStatistics(vmm))) {
+    const guest = this.hasGuest ? await guestStatistics(vmm) : this.#watched!.guestCounters;
+    for (const [name, value] of Object.entries(guest)) {
       counters[`guest.${name}`] = value;
     }
     for (const [name, value] of Object.entries(vmm.device.metrics)) {
@@ -225,6 +216,8 @@ export class Hypervisor {
     }
     return {
       now_ns: vmm.now,
+      has_guest: this.hasGuest,
+      migration: this.#migration?.status ?? 'none',
       ram_pages: vmm.ramPageCount,
       num_pages: vmm.device.targetPages,
       actual_pages: vmm.device.actualPages,

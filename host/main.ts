@@ -20,6 +20,7 @@ import {
   listen,
   type MigrateParams,
   type MigrationReport,
+  type StreamLink,
   serveStream,
   streamLink,
 } from '../protocol/index.ts';
@@ -42,6 +43,8 @@ class HostProcess {
   /** Of a guest that comes from another host. */
   #arrival: Promise<ArrivalReport> | null = null;
   #hypervisor: Hypervisor | null = null;
+  /** Of the migration that was begun last. */
+  #stream: StreamLink | null = null;
 
   async execute({ command, params }: ControlRequest): Promise<unknown> {
     switch (command) {
@@ -53,8 +56,10 @@ class HostProcess {
         return this.#listenForSource(params as HostCommands['incoming']['params']);
       case 'arrive':
         return this.#arrive();
-      case 'runUntil':
-        return this.#machine.runUntil((params as { at_ns: number }).at_ns);
+      case 'runUntil': {
+        const { at_ns, end } = params as HostCommands['runUntil']['params'];
+        return this.#machine.runUntil(at_ns, end ?? null);
+      }
       case 'console':
         this.#machine.console((params as { line: string }).line);
         return null;
@@ -76,8 +81,10 @@ class HostProcess {
         return null;
       case 'hintStatus':
         return this.#monitor.hintStatus();
-      case 'migrate':
-        return this.#migrate(params as HostCommands['migrate']['params']);
+      case 'beginMigration':
+        return this.#beginMigration(params as HostCommands['beginMigration']['params']);
+      case 'finishMigration':
+        return this.#finishMigration();
       case 'ledgerHistories':
         return this.#machine.ledgerHistories((params as { pfns: number[] }).pfns);
       case 'retire':
@@ -215,15 +222,21 @@ class HostProcess {
   }
 
   /** @throws BallastError when nobody listens there: the guest runs on untouched. */
-  async #migrate({
+  async #beginMigration({
     migrate: params,
     to,
-  }: HostCommands['migrate']['params']): Promise<MigrationReport> {
-    if (!to) return this.#machine.migrate(params);
-    const stream = streamLink(await connect(to, CONNECT_TIMEOUT_MS));
-    const report = await this.#machine.migrate(params, stream);
-    await stream.close();
-    if (report.migration.status === 'completed') {
+  }: HostCommands['beginMigration']['params']): Promise<null> {
+    const stream = to ? streamLink(await connect(to, CONNECT_TIMEOUT_MS)) : null;
+    await this.#machine.beginMigration(params, stream);
+    this.#stream = stream;
+    return null;
+  }
+
+  async #finishMigration(): Promise<MigrationReport> {
+    const report = await this.#machine.finishMigration();
+    await this.#stream?.close();
+    this.#stream = null;
+    if (!this.#machine.hasGuest) {
       await this.#link?.close();
       this.#link = null;
     }

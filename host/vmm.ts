@@ -145,10 +145,13 @@ export class Vmm {
     this.events.publish({ event, data, at_ns: this.now } as HostEvent);
   }
 
-  /** Let virtual time pass to `at`; everything due on the way happens, in order. */
-  async advanceTo(at: Nanoseconds): Promise<void> {
+  /**
+   * Let virtual time pass to `at`; everything due on the way happens, in order. Ends early once `stop`
+   * holds, which is asked after each event and each exit of the guest.
+   */
+  async advanceTo(at: Nanoseconds, stop: () => boolean = never): Promise<void> {
     assert(Number.isInteger(at), 'time is an integer number of nanoseconds');
-    for (;;) {
+    while (!stop()) {
       const next = Math.min(this.#events.nextAt, at);
       if (this.running && this.#guestNow < next) {
         await this.#runGuest(next);
@@ -393,6 +396,8 @@ export class Vmm {
     return replies;
   }
 }
+
+const never = (): boolean => false;
 
 /** What may give the guest something to do at once; memory messages change only memory. */
 function wakes({ name }: Message): boolean {

@@ -227,8 +227,24 @@ export interface HintingStatus {
   readonly guest_cmd: number | null;
 }
 
+/** What ends a run before its time. */
+export type RunEnd =
+  /** No migration is under way. */
+  | { readonly kind: 'migration' }
+  /** This pass of the migration has begun, or there is no migration under way. */
+  | { readonly kind: 'pass'; readonly pass: number }
+  /** The migration has stopped the vCPUs, or there is none under way. */
+  | { readonly kind: 'switchover' }
+  /** The balloon has the size that was asked for. */
+  | { readonly kind: 'balloon' }
+  /** The round of hinting that was asked for is over, as the guest says. */
+  | { readonly kind: 'hint' };
+
 export interface HostStatus {
   readonly now_ns: number;
+  /** False: it is at another host, and what is said of it is what was seen last. */
+  readonly has_guest: boolean;
+  readonly migration: MigrationStatus | 'none';
   readonly ram_pages: number;
   /** Balloon: what the host asks for and what the driver says it gave, in pages. */
   readonly num_pages: number;
@@ -265,7 +281,7 @@ export interface HostCommands {
   /** Wait until the guest has arrived; it runs on from then. */
   arrive: { params: null; result: ArrivalReport };
   /** Let virtual time pass to this instant. */
-  runUntil: { params: { at_ns: number }; result: HostStatus };
+  runUntil: { params: { at_ns: number; end?: RunEnd | null }; result: HostStatus };
   /** Type a line on the guest's console. */
   console: { params: { line: string }; result: null };
   /** What the console printed since the last time, and how many lines are still at work. */
@@ -283,12 +299,14 @@ export interface HostCommands {
   hintStatus: { params: null; result: HintingStatus };
   /**
    * `to`: the destination's stream address; null: the guest stays and gets the memory that a
-   * destination would hold. Without what the destination finds, if there is one.
+   * destination would hold. It gets on with `runUntil`, which ends when the guest has moved.
    */
-  migrate: {
+  beginMigration: {
     params: { readonly migrate: MigrateParams; readonly to: Address | null };
-    result: MigrationReport;
+    result: null;
   };
+  /** To its end, if it is not over. Without what the destination finds, if there is one. */
+  finishMigration: { params: null; result: MigrationReport };
   /** What a source that its guest has left knows of these pages, oldest first. */
   ledgerHistories: { params: { readonly pfns: readonly number[] }; result: readonly string[][] };
   /** The end of a source that its guest has left. */
@@ -297,7 +315,7 @@ export interface HostCommands {
     /** The digest is that of its event log alone. */
     result: { readonly peak_rss_bytes: number; readonly event_log_sha256: string };
   };
-  /** As `migrate`, but in the background: it gets on with `runUntil`, and nothing is evaluated. */
+  /** To nowhere, and not evaluated: for whoever reads the stream. */
   startMigration: { params: MigrateParams; result: null };
   /** migrate-set-parameters, of the one in the background. */
   setMigrationLimits: {

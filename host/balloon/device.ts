@@ -139,6 +139,11 @@ export class BalloonDevice {
     return { host_cmd: this.#hinting.hostCommand, guest_cmd: this.#hinting.driverId };
   }
 
+  /** A round was asked for and the driver has not ended it. */
+  get hintingAwaitsDriver(): boolean {
+    return this.#hinting.awaitsDriver;
+  }
+
   /** One bit per page in the balloon; live. */
   get inflatedPages(): Bitmap {
     return this.#inflated.bits;

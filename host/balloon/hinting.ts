@@ -57,6 +57,8 @@ export class HintStateMachine {
   #cmdId: number;
   /** The id that the driver sent last: what its blocks belong to. */
   #driverId: number | null = null;
+  /** The last round in which the driver has said something after its id. */
+  #answeredId: number | null = null;
   /** Of this round: the guest's STOP is answered by DONE. */
   #acknowledgesStop = false;
 
@@ -90,6 +92,11 @@ export class HintStateMachine {
   /** The id that the driver sent last; null: none since the reset. */
   get driverId(): number | null {
     return this.#driverId;
+  }
+
+  /** Whether the round that was asked for last is still to be answered, as far as the driver says. */
+  get awaitsDriver(): boolean {
+    return this.hostCommand === this.#cmdId && this.#answeredId !== this.#cmdId;
   }
 
   /**
@@ -132,6 +139,7 @@ export class HintStateMachine {
   /** A command id from the driver. True: the driver must be notified of a change. */
   command(id: number): boolean {
     this.#metrics.hint_commands++;
+    if (this.#driverId === this.#cmdId) this.#answeredId = this.#cmdId;
     this.#driverId = id;
     const isOpen = this.#status === HintStatus.REQUESTED || this.#status === HintStatus.START;
     const isAnswered = this.#doneAtGuestStop ? id === HintCommand.STOP : this.#acknowledgesStop;

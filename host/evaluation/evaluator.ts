@@ -95,6 +95,11 @@ export class Evaluator implements MigrationObserver {
     this.#end = await this.#lookAtGuest();
   }
 
+  /** The guest's counters when it was seen last. */
+  get endCounters(): Readonly<Record<string, number>> {
+    return this.#end?.counters ?? this.#startCounters;
+  }
+
   async #lookAtGuest(): Promise<End> {
     return {
       free: await this.#vmm.getFreeSet(),

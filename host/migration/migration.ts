@@ -48,6 +48,8 @@ export interface MigrationTarget extends MigrationStream {
 
 export type MigrationOptions = Pick<PrecopyOptions, 'neverResendHinted'>;
 
+const never = (): boolean => false;
+
 /** A slice of whole pages is worth reading only as far as it is sent. */
 const WHOLE_PAGES_PER_SLICE = 512;
 
@@ -96,6 +98,11 @@ export class Migration {
     return this.#figures !== null;
   }
 
+  /** Once it is over. */
+  get figures(): MigrationFigures | null {
+    return this.#figures;
+  }
+
   /** query-migrate's error-desc. */
   get error(): BallastError | null {
     return this.#error;
@@ -116,48 +123,60 @@ export class Migration {
    * @throws BallastError when the channel to the guest breaks; a destination that does is no error.
    */
   async run(): Promise<MigrationFigures> {
-    await this.#runThread(Number.POSITIVE_INFINITY);
+    await this.#runThread(Number.POSITIVE_INFINITY, never);
     return this.#figures!;
   }
 
-  /** The machine's time passes to `atNs`, with all that the migration does until then. */
-  async advanceTo(atNs: Nanoseconds): Promise<void> {
-    await this.#runThread(atNs);
-    await this.#vmm.advanceTo(atNs);
+  /**
+   * The machine's time passes to `atNs`, with all that the migration does until then. Ends early when
+   * the migration is over, and once `stop` holds.
+   */
+  async advanceTo(atNs: Nanoseconds, stop: () => boolean = never): Promise<void> {
+    await this.#runThread(atNs, stop);
+    if (!this.isOver) await this.#vmm.advanceTo(atNs, stop);
   }
 
-  async #runThread(atNs: Nanoseconds): Promise<void> {
+  async #runThread(atNs: Nanoseconds, stop: () => boolean): Promise<void> {
     if (this.isOver) return;
     while (!this.#step.done) {
+      if (stop()) return;
       const request = this.#step.value;
       if (request.kind === 'advanceTo' && request.atNs > atNs) return;
-      this.#step = await this.#next(request);
+      const step = await this.#next(request, stop);
+      if (!step) return;
+      this.#step = step;
     }
     this.#vmm.hintConsumer = null;
     this.#figures = await this.#end(this.#step.value);
   }
 
+  /** Null: `stop` held before the request was answered. */
   async #next(
     request: MigrationRequest,
-  ): Promise<IteratorResult<MigrationRequest, MigrationFigures>> {
+    stop: () => boolean,
+  ): Promise<IteratorResult<MigrationRequest, MigrationFigures> | null> {
     // Nobody else runs here, so there is nothing to let in between.
     if (request.kind === 'preempt') return this.#thread.next();
     let reply: MigrationReply;
     try {
-      reply = await this.#answer(request);
+      reply = await this.#answer(request, stop);
     } catch (error) {
       return this.#thread.throw(error);
     }
+    if (request.kind === 'advanceTo' && this.#vmm.now < request.atNs) return null;
     return this.#thread.next(reply);
   }
 
   /** What the machine answers to one request of the thread. */
-  async #answer(request: Exclude<MigrationRequest, { kind: 'preempt' }>): Promise<MigrationReply> {
+  async #answer(
+    request: Exclude<MigrationRequest, { kind: 'preempt' }>,
+    stop: () => boolean,
+  ): Promise<MigrationReply> {
     const vmm = this.#vmm;
     switch (request.kind) {
       case 'advanceTo':
         await this.#flush();
-        await vmm.advanceTo(request.atNs);
+        await vmm.advanceTo(request.atNs, stop);
         return undefined;
       case 'dirtyLog':
         return vmm.getDirtyLog(request.clear);

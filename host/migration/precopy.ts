@@ -93,6 +93,8 @@ export class Precopy {
   #firmwareDirty = true;
   /** The vCPUs ran when the switchover stopped them; a paused guest stays paused (qemu vm_old_state). */
   stoppedRunning = false;
+  #hasStopped = false;
+  #passes = 0;
   /** How it ends before it has converged; null: it goes on. */
   #ended: 'cancelled' | 'failed' | null = null;
   /** last_seen_block/page: where the scan goes on. */
@@ -125,6 +127,16 @@ export class Precopy {
   /** migrate_cancel, or a broken stream: the thread ends before its next iteration; the vCPUs go on. */
   end(how: 'cancelled' | 'failed'): void {
     this.#ended ??= how;
+  }
+
+  /** Passes that have begun: syncs whose log was read. */
+  get passes(): number {
+    return this.#passes;
+  }
+
+  /** The vCPUs were stopped for the switchover. */
+  get hasStopped(): boolean {
+    return this.#hasStopped;
   }
 
   /** As query-migrate counts, at any moment. */
@@ -213,7 +225,8 @@ export class Precopy {
     const added = this.bitmap.sync(log);
     if (this.#options.neverResendHinted) this.bitmap.clearAll(this.ledger.everSkipped);
     this.#stream.mark(this.#counters.dirtySyncs);
-    machine.emit('MIGRATION_PASS', { pass: this.#counters.dirtySyncs });
+    this.#passes = this.#counters.dirtySyncs;
+    machine.emit('MIGRATION_PASS', { pass: this.#passes });
     machine.log.add(machine.now, 'dirty_sync', { added, dirty: this.bitmap.dirtyPages });
     const { costs, ramPages } = machine.options;
     yield* advanceFor(machine, costs.dirtySyncPageNs * ramPages);
@@ -359,6 +372,7 @@ export class Precopy {
   *#complete(): MigrationThread {
     const machine = this.#machine;
     this.stoppedRunning = machine.running;
+    this.#hasStopped = true;
     machine.running = false;
     yield* advanceFor(machine, machine.options.costs.vmStopNs);
     yield* this.#sync();

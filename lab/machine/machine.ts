@@ -6,6 +6,7 @@ import type {
   HostStatus,
   MigrateParams,
   MigrationReport,
+  RunEnd,
 } from '../../protocol/control.ts';
 import type { HostEventEmitter } from '../../protocol/host-events.ts';
 import {
@@ -25,12 +26,9 @@ export type FinishReport = HostCommands['finish']['result'];
 
 /** Long enough for the driver's probe and for every work item that it queues. */
 const BOOT_NS = 100 * NS_PER_MS;
-/** How long we watch between two looks at a balloon that grows or shrinks. */
-const BALLOON_STEP_NS = 10 * NS_PER_MS;
 /** A balloon that stood still for so long has got what it can get: the driver retries every 200 ms. */
 const BALLOON_STUCK_NS = NS_PER_S;
-/** How long we watch between two looks at a round of hinting, and until we give it up. */
-const HINT_STEP_NS = NS_PER_MS;
+/** How long a round of hinting may take until we give it up. */
 const HINT_STUCK_NS = NS_PER_S;
 /** How long we let a console line work before we look: at first, and at most. */
 const CONSOLE_STEP_NS = 100 * NS_PER_US;
@@ -39,6 +37,9 @@ const CONSOLE_STEP_MAX_NS = 100 * NS_PER_MS;
 const SHELL_STEP_NS = 20 * NS_PER_MS;
 /** A line that takes longer is stuck. */
 const CONSOLE_STUCK_NS = 600 * NS_PER_S;
+
+/** What a migration that is over has ended, whatever became of it. */
+const ENDS_WITH_MIGRATION: readonly RunEnd['kind'][] = ['migration', 'pass', 'switchover'];
 
 export class Machine implements AsyncDisposable {
   readonly plan: Plan;
@@ -52,6 +53,10 @@ export class Machine implements AsyncDisposable {
   #hasLeft = false;
   #lastStatus: HostStatus | null = null;
   #replayStartNs: number | null = null;
+  /** A migration was started and has not been settled. */
+  #migrates = false;
+  /** Of the last one that was. */
+  #report: MigrationReport | null = null;
 
   constructor(
     control: Control,
@@ -144,8 +149,26 @@ export class Machine implements AsyncDisposable {
 
   /** Lets virtual time pass until an instant, or until the recorded guest asked to be migrated. */
   async waitUntil(instant: number | 'migrate_at'): Promise<HostStatus> {
-    const atNs = instant === 'migrate_at' ? this.#migrateAtNs() : instant;
-    return this.#seen(await this.#control.call('runUntil', { at_ns: Math.max(atNs, this.nowNs) }));
+    return this.#run(instant === 'migrate_at' ? this.#migrateAtNs() : instant, null);
+  }
+
+  /** Lets virtual time pass until this has happened, but no longer than so. */
+  waitForEnd(end: RunEnd, atMostNs: number): Promise<HostStatus> {
+    return this.#run(this.nowNs + atMostNs, end);
+  }
+
+  /** Asks for a balloon of this size, and does not wait for it. */
+  async setTarget(sizeBytes: number): Promise<void> {
+    await this.#control.call('balloon', { target_pages: sizeBytes / PAGE_SIZE_BYTES });
+  }
+
+  /** QMP stop and cont: the vCPUs and the device stand still, or go on. */
+  async stop(): Promise<void> {
+    await this.#control.call('stop', null);
+  }
+
+  async cont(): Promise<void> {
+    await this.#control.call('cont', null);
   }
 
   /** Grows the balloon by so much, and waits until the guest gave it or can give no more. */
@@ -186,14 +209,7 @@ export class Machine implements AsyncDisposable {
    */
   async hint(acknowledgeOnStop = true): Promise<void> {
     await this.hintStart(acknowledgeOnStop);
-    const { host_cmd: cmdId } = await this.hintStatus();
-    const startNs = this.nowNs;
-    for (let begun = false; this.nowNs - startNs < HINT_STUCK_NS; ) {
-      const { host_cmd, guest_cmd } = await this.hintStatus();
-      begun ||= guest_cmd === cmdId;
-      if (host_cmd !== cmdId || (begun && guest_cmd !== cmdId)) break;
-      await this.waitFor(HINT_STEP_NS);
-    }
+    await this.waitForEnd({ kind: 'hint' }, HINT_STUCK_NS);
     await this.hintStop();
   }
 
@@ -202,19 +218,28 @@ export class Machine implements AsyncDisposable {
    * or is cancelled leaves it here, and the report says so.
    */
   async migrate(params: Partial<MigrateParams> = {}): Promise<MigrationReport> {
+    await this.startMigration(params);
+    return this.finishMigration();
+  }
+
+  /**
+   * Migrates in the background: it gets on whenever virtual time passes, and the machine is at the
+   * destination from the moment at which the guest is.
+   */
+  async startMigration(params: Partial<MigrateParams> = {}): Promise<void> {
     const to = await this.#destinations.stream();
     const migrate: MigrateParams = { ...this.plan.migration, ...params };
     await this.status();
-    const report = await this.#control.call('migrate', { migrate, to });
-    const hasMoved = report.migration.status === 'completed';
-    if (hasMoved && this.#destinations.takesAway) {
-      this.#hasLeft = true;
-      return report;
-    }
-    const whole = hasMoved ? await this.#destinations.settle(report) : report;
-    if (!hasMoved) await this.#destinations.drop();
-    await this.status();
-    return whole;
+    this.#report = null;
+    await this.#control.call('beginMigration', { migrate, to });
+    this.#migrates = true;
+  }
+
+  /** Waits until the migration that was started last is over. */
+  async finishMigration(): Promise<MigrationReport> {
+    if (this.#migrates) await this.#settle();
+    if (this.#report) return this.#report;
+    throw new BallastError('BAD_INPUT', 'no migration: expected one that was started');
   }
 
   /** The guest is at a host that somebody else has started: nothing can be asked of it here. */
@@ -249,16 +274,40 @@ export class Machine implements AsyncDisposable {
     return this.#dispose();
   }
 
+  /** As `waitUntil`, and ends early with `end`; the guest may be at another host then. */
+  async #run(atNs: number, end: RunEnd | null): Promise<HostStatus> {
+    for (;;) {
+      const at = { at_ns: Math.max(atNs, this.nowNs), end };
+      const status = this.#seen(await this.#control.call('runUntil', at));
+      if (status.has_guest) return status;
+      await this.#settle();
+      const isOver = end !== null && ENDS_WITH_MIGRATION.includes(end.kind);
+      if (this.#hasLeft || isOver || this.nowNs >= atNs) return this.status();
+    }
+  }
+
+  /** The migration is over, or is brought to its end; what became of the guest is seen to. */
+  async #settle(): Promise<void> {
+    const report = await this.#control.call('finishMigration', null);
+    this.#migrates = false;
+    this.#report = report;
+    const hasMoved = report.migration.status === 'completed';
+    if (hasMoved && this.#destinations.takesAway) {
+      this.#hasLeft = true;
+      return;
+    }
+    if (hasMoved) this.#report = await this.#destinations.settle(report);
+    else await this.#destinations.drop();
+    await this.status();
+  }
+
   async #resizeBalloon(deltaPages: number): Promise<HostStatus> {
     let status = await this.status();
     const target = Math.min(Math.max(0, status.actual_pages + deltaPages), this.plan.ramPages);
-    await this.#control.call('balloon', { target_pages: target });
-    status = await this.status();
-    let movedAtNs = this.nowNs;
-    while (status.actual_pages !== target && this.nowNs - movedAtNs < BALLOON_STUCK_NS) {
-      const before = status.actual_pages;
-      status = await this.waitFor(BALLOON_STEP_NS);
-      if (status.actual_pages !== before) movedAtNs = this.nowNs;
+    await this.setTarget(target * PAGE_SIZE_BYTES);
+    for (let before = -1; status.actual_pages !== target && status.actual_pages !== before; ) {
+      before = status.actual_pages;
+      status = await this.waitForEnd({ kind: 'balloon' }, BALLOON_STUCK_NS);
     }
     return status;
   }

@@ -7,6 +7,8 @@ let targetPages = 0;
 
 const status = () => ({
   now_ns: nowNs,
+  has_guest: true,
+  migration: 'none',
   ram_pages: 16384,
   num_pages: targetPages,
   actual_pages: actualPages,
@@ -24,7 +26,8 @@ const commands = {
     stream: { kind: 'tcp', host: '127.0.0.1', port: 1 },
     guest: { kind: 'tcp', host: '127.0.0.1', port: 2 },
   }),
-  migrate: () => ({ migration: { status: 'completed' } }),
+  beginMigration: () => null,
+  finishMigration: () => ({ migration: { status: 'completed' } }),
   arrive: () => {
     throw { code: 'PEER_CLOSED', message: 'the guest did not come' };
   },
@@ -50,7 +53,7 @@ const commands = {
 process.on('disconnect', () => process.exit(0));
 process.on('message', (message) => {
   if (role === 'guest') return;
-  if (message.command === 'migrate' && behaviour !== 'lost-at-arrival') return; // never ends
+  if (message.command === 'finishMigration' && behaviour !== 'lost-at-arrival') return; // never ends
   if (message.command === 'verify' && behaviour === 'crash') {
     process.stderr.write('AssertionError: must hold: something\n    at somewhere\n');
     process.exit(1);
