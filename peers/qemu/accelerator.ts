@@ -15,6 +15,8 @@ export const ACCELERATORS: Readonly<Partial<Record<DirtyLogPolicy, QemuAccelerat
 
 const KVM = '/dev/kvm';
 const PROBE_GPA = 16 * MIB;
+/** A KVM that hangs is none. */
+const PROBE_START_MS = 5000;
 const PROBE_VALUE = 0x1234_5678;
 
 /**
@@ -33,6 +35,7 @@ export async function troubleWith(
       balloon: {},
       accelerator,
       firmware: writerFirmware(),
+      startTimeoutMs: PROBE_START_MS,
     });
     await new WritingVcpu(qemu.qtest).write(PROBE_GPA, 1, PROBE_VALUE);
     const found = await qemu.qtest.read32(PROBE_GPA);

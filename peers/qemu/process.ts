@@ -45,6 +45,8 @@ export interface QemuRunOptions {
   readonly firmware?: Uint8Array;
   /** Be the destination of a migration that comes to this unix socket. */
   readonly incomingPath?: string;
+  /** Default: 20 s. */
+  readonly startTimeoutMs?: number;
   /** x-clear-bitmap-shift of migrations; default: QEMU's. */
   readonly clearBitmapShift?: number;
 }
@@ -90,7 +92,8 @@ export class QemuProcess implements AsyncDisposable {
     writeFileSync(join(folder, FIRMWARE), options.firmware ?? haltFirmware());
     const qtestSocket = await oneConnection(join(folder, 'qtest.sock'));
     const qmpSocket = await oneConnection(join(folder, 'qmp.sock'));
-    const child = new RunningChild(program, qemuArguments(program, options, folder), folder);
+    const args = qemuArguments(program, options, folder);
+    const child = new RunningChild(program, args, folder, options.startTimeoutMs);
     const close = (): void => {
       qtestSocket.server.close();
       qmpSocket.server.close();
@@ -123,10 +126,17 @@ class RunningChild {
   readonly died: Promise<Error>;
   readonly #process: ChildProcess;
   readonly #folder: string;
+  readonly #startTimeoutMs: number;
   #stderr = '';
 
-  constructor(program: QemuProgram, args: readonly string[], folder: string) {
+  constructor(
+    program: QemuProgram,
+    args: readonly string[],
+    folder: string,
+    startTimeoutMs = START_TIMEOUT_MS,
+  ) {
     this.#folder = folder;
+    this.#startTimeoutMs = startTimeoutMs;
     this.#process = spawn(program.binary, args, {
       stdio: ['ignore', 'ignore', 'pipe'],
       env: { ...process.env, ...program.env },
@@ -152,8 +162,8 @@ class RunningChild {
   async orDies<T>(promise: Promise<T>): Promise<T> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
-      const text = `QEMU did not start in ${START_TIMEOUT_MS} ms: ${firstLine(this.#stderr)}`;
-      timer = setTimeout(() => reject(new Error(text)), START_TIMEOUT_MS);
+      const text = `QEMU did not start in ${this.#startTimeoutMs} ms: ${firstLine(this.#stderr)}`;
+      timer = setTimeout(() => reject(new Error(text)), this.#startTimeoutMs);
     });
     const dead = this.died.then((how) => Promise.reject(how));
     try {
