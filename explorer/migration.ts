@@ -166,6 +166,8 @@ function describeRequest(request: MigrationRequest): string {
       return 'before the dirty log is read';
     case 'records':
       return 'before the records are read';
+    case 'paused':
+      return 'pauses';
     case 'passStarted':
       return request.cmdId === null ? 'a pass begins' : `hinting round ${request.cmdId} asked for`;
   }

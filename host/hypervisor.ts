@@ -184,14 +184,24 @@ export class Hypervisor {
     this.#migration?.cancel();
   }
 
+  continueMigration(): void {
+    this.#migration?.continue();
+  }
+
+  /** The link carries nothing for so long; null: it is cut. */
+  disturbLink(stallNs: number | null): void {
+    if (stallNs === null) this.#migration?.cutLink();
+    else this.#migration?.stallLink(stallNs);
+  }
+
   queryMigration(): MigrateProgress {
-    const progress = this.#migration?.precopy.progress;
+    const { precopy, status } = this.#migration ?? {};
     return {
-      status: this.#migration?.status ?? 'none',
-      normal_pages: progress?.normalPages ?? 0,
-      duplicate_pages: progress?.duplicatePages ?? 0,
-      transferred_bytes: progress?.transferredBytes ?? 0,
-      remaining_bytes: progress?.remainingBytes ?? 0,
+      status: status ?? 'none',
+      normal_pages: precopy?.counters.normal ?? 0,
+      duplicate_pages: precopy?.counters.duplicate ?? 0,
+      transferred_bytes: precopy?.counters.transferredBytes ?? 0,
+      remaining_bytes: precopy?.remainingBytes ?? 0,
     };
   }
 

@@ -12,6 +12,7 @@ import {
   type GuestService,
   type Hello,
   HOST_EVENT_NAMES,
+  type HostCommandName,
   type HostCommands,
   type HostConfig,
   type HostEvent,
@@ -81,27 +82,10 @@ class HostProcess {
         return null;
       case 'hintStatus':
         return this.#monitor.hintStatus();
-      case 'beginMigration':
-        return this.#beginMigration(params as HostCommands['beginMigration']['params']);
-      case 'finishMigration':
-        return this.#finishMigration();
       case 'ledgerHistories':
         return this.#machine.ledgerHistories((params as { pfns: number[] }).pfns);
       case 'retire':
         return { peak_rss_bytes: peakRssBytes(), event_log_sha256: this.#machine.logDigest() };
-      case 'startMigration':
-        this.#machine.startMigration(params as MigrateParams);
-        return null;
-      case 'setMigrationLimits':
-        this.#machine.setMigrationLimits(params as MigrateParams);
-        return null;
-      case 'cancelMigration':
-        this.#machine.cancelMigration();
-        return null;
-      case 'queryMigration':
-        return this.#machine.queryMigration();
-      case 'migrationStream':
-        return this.#machine.migrationStream();
       case 'stop':
         this.#machine.vmm.running = false;
         return null;
@@ -114,6 +98,38 @@ class HostProcess {
         return this.#machine.verify();
       case 'finish':
         return this.#finish();
+      default:
+        return this.#executeOfMigration(command, params);
+    }
+  }
+
+  #executeOfMigration(command: HostCommandName, params: unknown): unknown {
+    switch (command) {
+      case 'beginMigration':
+        return this.#beginMigration(params as HostCommands['beginMigration']['params']);
+      case 'finishMigration':
+        return this.#finishMigration();
+      case 'startMigration':
+        this.#machine.startMigration(params as MigrateParams);
+        return null;
+      case 'setMigrationLimits':
+        this.#machine.setMigrationLimits(params as MigrateParams);
+        return null;
+      case 'cancelMigration':
+        this.#machine.cancelMigration();
+        return null;
+      case 'continueMigration':
+        this.#machine.continueMigration();
+        return null;
+      case 'disturbLink':
+        this.#machine.disturbLink((params as { stall_ns: number | null }).stall_ns);
+        return null;
+      case 'queryMigration':
+        return this.#machine.queryMigration();
+      case 'migrationStream':
+        return this.#machine.migrationStream();
+      default:
+        throw new BallastError('MESSAGE_UNEXPECTED', `${command}: no such command`);
     }
   }
 

@@ -11,7 +11,6 @@ import {
   type HostEventData,
   HostEventEmitter,
   type HostEventName,
-  MESSAGES,
   type Message,
   type MessageName,
 } from '../protocol/index.ts';
@@ -35,6 +34,7 @@ import { type Completion, loadWork, type Notification, saveWork, WORK_MAX } from
 import { ramBitmap } from './memory/ram-bitmap.ts';
 import { RecordReader, TAG_RECORD_BYTES } from './memory/records.ts';
 import type { State, StateFields } from './state/fields.ts';
+import { wakes } from './wakes.ts';
 
 /**
  * A ring holds each chain once until it is used, so no more notifications can be under way than the
@@ -398,8 +398,3 @@ export class Vmm {
 }
 
 const never = (): boolean => false;
-
-/** What may give the guest something to do at once; memory messages change only memory. */
-function wakes({ name }: Message): boolean {
-  return name === 'console' || MESSAGES[name].group === 'virtio' || name === 'irq';
-}

@@ -94,7 +94,7 @@ export class WatchedMigration {
     assert(figures !== null, 'a migration that is over has figures');
     this.#vmm.records.onPages = null;
     const watched = await this.#evaluator.report(migration.precopy, figures);
-    const told = { ...watched, error_desc: migration.error?.message ?? null };
+    const told = { ...watched, error_desc: migration.errorDesc };
     const arrival = await this.#arrival(figures.status === 'completed');
     this.report = arrival ? withArrival(told, arrival, (pfn) => this.historyOf(pfn)) : told;
     return this.report;

@@ -119,12 +119,15 @@ export interface HostConfig {
 export interface MigrateParams extends DirtyLogParams {
   readonly bandwidthBytesPerS: number;
   readonly downtimeLimitMs: number;
+  /** pause-before-switchover: the stopped machine waits for `continueMigration`. Default: no. */
+  readonly pauseBeforeSwitchover?: boolean;
 }
 
 /** Of query-migrate: the states of a migration (qemu MigrationStatus). */
 export type MigrationStatus =
   | 'setup'
   | 'active'
+  | 'pre-switchover'
   | 'device'
   | 'completed'
   | 'failed'
@@ -323,6 +326,10 @@ export interface HostCommands {
     result: null;
   };
   cancelMigration: { params: null; result: null };
+  /** migrate-continue, of one that pauses before the switchover. */
+  continueMigration: { params: null; result: null };
+  /** The link to the destination carries nothing for so long, or for ever (null): it is cut. */
+  disturbLink: { params: { readonly stall_ns: number | null }; result: null };
   queryMigration: { params: null; result: MigrateProgress };
   /** What was sent since the last call: pairs of frame and content record, u32. */
   migrationStream: { params: null; result: Uint32Array };

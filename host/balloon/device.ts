@@ -59,12 +59,12 @@ export class BalloonDevice {
   readonly #countsActual: boolean;
 
   constructor(options: BalloonDeviceOptions, hooks: BalloonDeviceHooks) {
-    const { quirks } = options;
+    const { quirks, ramPages } = options;
     this.#options = options;
     this.#hooks = hooks;
     this.#offered = offeredFeatures(options);
     this.#queues = new QueueTable(options, this.#offered);
-    const ram = options.ram ?? Bitmap.allSet(options.ramPages);
+    const ram = options.ram ?? Bitmap.allSet(ramPages);
     this.#ramPageCount = ram.count();
     this.#discards = new Discards(ram, this.metrics, hooks);
     const onHint = options.discardHints ? this.#discardingSink() : hooks.onHint;
@@ -72,13 +72,7 @@ export class BalloonDevice {
     this.#hintQueue = new HintQueue(this.#hinting, this.metrics, options);
     this.#inflated = new InflatedSet(ram, this.metrics, quirks);
     this.#poison = new PoisonVal(quirks);
-    this.#reporting = new Reporting(
-      this.#poison,
-      options.ramPages,
-      this.metrics,
-      this.#discards,
-      quirks,
-    );
+    this.#reporting = new Reporting(this.#poison, ramPages, this.metrics, this.#discards, quirks);
     this.stats = new StatsQueue(options.stats, quirks, this.metrics, {
       now: () => hooks.now?.() ?? 0,
       after: (delayNs, action) => hooks.after?.(delayNs, action),

@@ -8,7 +8,7 @@ import { BallastError, type Bitmap, type Pfn } from '../../shared/index.ts';
 import { ramBitmap } from '../memory/ram-bitmap.ts';
 import { TAG_RECORD_BYTES } from '../memory/records.ts';
 import type { DestinationMemory } from '../migration/destination-memory.ts';
-import { clairvoyantBytes } from '../migration/precopy.ts';
+import { clairvoyantBytes } from '../migration/wire-sizes.ts';
 import type { Vmm } from '../vmm.ts';
 
 /** Pages whose history is told: more than anybody reads; all are counted. */

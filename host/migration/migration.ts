@@ -61,9 +61,13 @@ export class Migration {
   readonly #thread: MigrationThread<MigrationFigures>;
   #step: IteratorResult<MigrationRequest, MigrationFigures>;
   #status: MigrationStatus = 'setup';
+  /** A pause before the switchover is over, or is not to be. */
+  #mayContinue = false;
   #figures: MigrationFigures | null = null;
-  /** Why it failed, one line. */
+  /** Why it failed. */
   #error: BallastError | null = null;
+  /** Why it was cancelled, if there is more to say than that. */
+  #interruption: string | null = null;
 
   constructor(
     vmm: Vmm,
@@ -86,7 +90,7 @@ export class Migration {
       afterHints: () => observer.hintsApplied(),
     };
     this.#become('setup');
-    this.#thread = precopy.run(() => this.#become('active'));
+    this.#thread = precopy.run((state) => this.#become(state));
     this.#step = this.#thread.next();
   }
 
@@ -104,25 +108,47 @@ export class Migration {
   }
 
   /** query-migrate's error-desc. */
-  get error(): BallastError | null {
-    return this.#error;
+  get errorDesc(): string | null {
+    return this.#interruption ?? this.#error?.message ?? null;
   }
 
   setLimits(limits: Parameters<Precopy['setLimits']>[0]): void {
     this.precopy.setLimits(limits);
   }
 
+  /** migrate_cancel. In `device` it is too late, as in QEMU. */
   cancel(): void {
-    if (this.isOver) return;
+    if (this.isOver || this.#status === 'device') return;
+    if (this.#status === 'pre-switchover') {
+      this.#interruption = 'Switchover is interrupted';
+    }
     this.#become('cancelling');
     this.precopy.end('cancelled');
   }
 
+  /** migrate-continue. */
+  continue(): void {
+    this.#mayContinue = true;
+  }
+
+  /** The link carries nothing for so long. */
+  stallLink(ns: Nanoseconds): void {
+    this.precopy.stallLink(ns);
+  }
+
+  /** The link is gone: what the thread sends next fails. */
+  cutLink(): void {
+    if (this.isOver) return;
+    this.#error ??= new BallastError('PEER_CLOSED', 'Unable to write to socket: Broken pipe');
+    this.precopy.end('failed');
+  }
+
   /**
-   * To its end; the vCPUs are stopped when it has completed.
+   * To its end, without a pause; the vCPUs are stopped when it has completed.
    * @throws BallastError when the channel to the guest breaks; a destination that does is no error.
    */
   async run(): Promise<MigrationFigures> {
+    this.#mayContinue = true;
     await this.#runThread(Number.POSITIVE_INFINITY, never);
     return this.#figures!;
   }
@@ -142,6 +168,7 @@ export class Migration {
       if (stop()) return;
       const request = this.#step.value;
       if (request.kind === 'advanceTo' && request.atNs > atNs) return;
+      if (request.kind === 'paused' && !this.#mayContinue && !this.precopy.hasEnded) return;
       const step = await this.#next(request, stop);
       if (!step) return;
       this.#step = step;
@@ -182,6 +209,8 @@ export class Migration {
         return vmm.getDirtyLog(request.clear);
       case 'records':
         return vmm.readRecords(request.ranges);
+      case 'paused':
+        return undefined;
       case 'passStarted':
         await this.#observer.passStarted(request.cmdId);
         return undefined;
@@ -209,7 +238,6 @@ export class Migration {
       this.#become(figures.status);
       return figures;
     }
-    this.#become('device');
     await this.#observer.switchover();
     try {
       if (this.#error) throw this.#error;

@@ -14,55 +14,44 @@ import {
   type Plants,
 } from '../../shared/index.ts';
 import type { HintOrigin } from '../balloon/hinting.ts';
+import { BandwidthWindow } from './bandwidth-window.ts';
 import { createMigrationLog } from './create-migration-log.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
 import { HintLedger } from './hint-ledger.ts';
+import { MigrationCounters, type MigrationTimes } from './migration-counters.ts';
 import type { MigrationLog } from './migration-log.ts';
 import type { MigrationStream } from './stream.ts';
 import {
   advanceFor,
+  type EnterState,
   type MigrationMachine,
   type MigrationThread,
   type MigrationWatcher,
   preempt,
   readRecords,
 } from './thread.ts';
+import {
+  EOS_BYTES,
+  FIRMWARE_BYTES,
+  FIRMWARE_DATA_PAGES,
+  FIRMWARE_PAGES,
+  PAGE_HEADER_BYTES,
+  ZERO_PAGE_BYTES,
+} from './wire-sizes.ts';
 
-/** BUFFER_DELAY: bandwidth is limited and measured in windows of so long. */
-const WINDOW_NS = 100 * NS_PER_MS;
 /** MAX_WAIT: one ram_save_iterate leaves after so long. */
 const MAX_WAIT_NS = 50 * NS_PER_MS;
+/** A stalled thread looks so often whether it was cancelled. */
+const STALL_STEP_NS = 10 * NS_PER_MS;
 /** A slice ends after so much time or so many pages, so that hints and the guest get their turn. */
 const SLICE_NS = NS_PER_MS;
 const SLICE_PAGES_MAX = 4096;
-/** Stream: page header with RAM_SAVE_FLAG_CONTINUE; a zero page adds one byte. */
-const PAGE_HEADER_BYTES = 8;
-const ZERO_PAGE_BYTES = PAGE_HEADER_BYTES + 1;
-/** Stream: RAM_SAVE_FLAG_EOS after each iteration. */
-const EOS_BYTES = 8;
-/**
- * QEMU's pc machine migrates RAM blocks besides the guest's memory, after it: pc.bios, pc.rom, the
- * ACPI tables and their loader, 532,480 bytes. So many of their pages have content.
- */
-const FIRMWARE_PAGES = 130;
-const FIRMWARE_DATA_PAGES = 48;
-const FIRMWARE_BYTES =
-  FIRMWARE_DATA_PAGES * (PAGE_HEADER_BYTES + PAGE_SIZE_BYTES) +
-  (FIRMWARE_PAGES - FIRMWARE_DATA_PAGES) * ZERO_PAGE_BYTES;
 /**
  * A guest that dirties faster than the link carries never converges, and somebody cancels: here after
  * ten minutes, or after so many times what its memory takes on a link of that bandwidth.
  */
 const GIVE_UP_NS = 600 * NS_PER_S;
 const GIVE_UP_PASSES = 3;
-
-/**
- * Bytes of a migration that sends so many pages with content, once each, and no others: a zero page
- * need not be sent, since memory that was not sent reads zero at the destination.
- */
-export function clairvoyantBytes(contentPages: number): number {
-  return contentPages * (PAGE_HEADER_BYTES + PAGE_SIZE_BYTES) + FIRMWARE_BYTES + EOS_BYTES;
-}
 
 /** What the plant makes of every log. */
 const UNSAFE_LOG = { dirtyLog: 'kvm-bitmap', hintRemedy: 'none' } as const;
@@ -85,16 +74,17 @@ export class Precopy {
   readonly #stream: MigrationStream;
   readonly #watcher: MigrationWatcher;
   readonly #options: PrecopyOptions;
-  readonly #counters = { normal: 0, duplicate: 0, transferredBytes: 0, dirtySyncs: 0 };
-  #windowStartNs: Nanoseconds = 0;
-  #windowBytes = 0;
-  #thresholdBytes = 0;
+  readonly #counters = new MigrationCounters();
+  readonly #window = new BandwidthWindow();
   /** The firmware's blocks are still to be sent. */
   #firmwareDirty = true;
   /** The vCPUs ran when the switchover stopped them; a paused guest stays paused (qemu vm_old_state). */
   stoppedRunning = false;
-  #hasStopped = false;
-  #passes = 0;
+  /** The vCPUs were stopped for the switchover. */
+  hasStopped = false;
+  #stalledUntilNs: Nanoseconds = 0;
+  /** Passes that have begun: syncs whose log was read. */
+  passes = 0;
   /** How it ends before it has converged; null: it goes on. */
   #ended: 'cancelled' | 'failed' | null = null;
   /** last_seen_block/page: where the scan goes on. */
@@ -124,94 +114,75 @@ export class Precopy {
     this.#params = { ...this.#params, ...limits };
   }
 
+  /** The link carries nothing for so long. */
+  stallLink(ns: Nanoseconds): void {
+    this.#stalledUntilNs = Math.max(this.#stalledUntilNs, this.#machine.now + ns);
+  }
+
   /** migrate_cancel, or a broken stream: the thread ends before its next iteration; the vCPUs go on. */
   end(how: 'cancelled' | 'failed'): void {
     this.#ended ??= how;
   }
 
-  /** Passes that have begun: syncs whose log was read. */
-  get passes(): number {
-    return this.#passes;
-  }
-
-  /** The vCPUs were stopped for the switchover. */
-  get hasStopped(): boolean {
-    return this.#hasStopped;
+  /** It was cancelled or has failed. */
+  get hasEnded(): boolean {
+    return this.#ended !== null;
   }
 
   /** As query-migrate counts, at any moment. */
-  get progress(): {
-    readonly normalPages: number;
-    readonly duplicatePages: number;
-    readonly transferredBytes: number;
-    readonly remainingBytes: number;
-  } {
-    const { normal, duplicate, transferredBytes } = this.#counters;
-    return {
-      normalPages: normal,
-      duplicatePages: duplicate,
-      transferredBytes,
-      remainingBytes: this.#pendingBytes,
-    };
+  get counters(): Readonly<MigrationCounters> {
+    return this.#counters;
   }
 
   /**
    * The migration thread, for one run; the vCPUs are stopped when it returns status completed.
-   * `onActive`: the first sync is over.
    */
-  *run(onActive: () => void = () => {}): MigrationThread<MigrationFigures> {
+  *run(enter: EnterState = () => {}): MigrationThread<MigrationFigures> {
     this.#log.start();
     try {
-      return yield* this.#migrate(onActive);
+      return yield* this.#migrate(enter);
     } finally {
       this.#log.stop();
     }
   }
 
-  *#migrate(onActive: () => void): MigrationThread<MigrationFigures> {
+  *#migrate(enter: EnterState): MigrationThread<MigrationFigures> {
     const machine = this.#machine;
     const startNs = machine.now;
     machine.log.add(startNs, 'migrate', { bandwidth: this.#params.bandwidthBytesPerS });
     yield* this.#sync();
     const setupNs = machine.now - startNs;
-    onActive();
-    this.#windowStartNs = machine.now;
-    const passNs = (this.#pendingBytes * NS_PER_S) / this.#params.bandwidthBytesPerS;
+    enter('active');
+    this.#window.begin(machine.now);
+    const passNs = (this.remainingBytes * NS_PER_S) / this.#params.bandwidthBytesPerS;
     const giveUpNs = Math.max(GIVE_UP_NS, GIVE_UP_PASSES * passNs);
     while (!(yield* this.#converged())) {
       if (machine.now - startNs > giveUpNs) this.end('cancelled');
       if (this.#ended) {
         machine.device.hintDone();
-        return this.#report(this.#ended, startNs, setupNs, 0);
+        return this.#report(this.#ended, { startNs, setupNs, downtimeNs: 0 });
       }
       yield* this.#iterate();
       yield* this.#limitRate();
     }
     const stoppedNs = machine.now;
-    yield* this.#complete();
-    return this.#report('completed', startNs, setupNs, machine.now - stoppedNs);
+    const isComplete = yield* this.#complete(enter);
+    if (!isComplete) {
+      machine.device.hintDone();
+      machine.running = this.stoppedRunning;
+    }
+    const status = isComplete ? 'completed' : this.#ended!;
+    return this.#report(status, { startNs, setupNs, downtimeNs: machine.now - stoppedNs });
   }
 
   #report(
     status: MigrationFigures['status'],
-    startNs: Nanoseconds,
-    setupNs: Nanoseconds,
-    downtimeNs: Nanoseconds,
+    times: Omit<MigrationTimes, 'endNs'>,
   ): MigrationFigures {
-    const { normal, duplicate, transferredBytes, dirtySyncs } = this.#counters;
-    this.#machine.log.add(this.#machine.now, 'migrated', { status, normal, duplicate, dirtySyncs });
-    return {
-      status,
-      total_ms: Math.round((this.#machine.now - startNs) / NS_PER_MS),
-      downtime_ms: Math.round(downtimeNs / NS_PER_MS),
-      setup_ms: Math.round(setupNs / NS_PER_MS),
-      transferred_bytes: transferredBytes,
-      normal_pages: normal,
-      duplicate_pages: duplicate,
-      skipped_pages: this.ledger.everSkipped.count(),
-      resent_pages: this.ledger.resentPages,
-      dirty_sync_count: dirtySyncs,
-    };
+    const { now, log } = this.#machine;
+    const { normal, duplicate, dirtySyncs } = this.#counters;
+    log.add(now, 'migrated', { status, normal, duplicate, dirtySyncs });
+    return this.#counters.figures(status, { ...times, endNs: now }, this.ledger);
   }
 
   /** migration_bitmap_sync_precopy: no hint is applied between its beginning and its end. */
@@ -225,8 +196,8 @@ export class Precopy {
     const added = this.bitmap.sync(log);
     if (this.#options.neverResendHinted) this.bitmap.clearAll(this.ledger.everSkipped);
     this.#stream.mark(this.#counters.dirtySyncs);
-    this.#passes = this.#counters.dirtySyncs;
-    machine.emit('MIGRATION_PASS', { pass: this.#passes });
+    this.passes = this.#counters.dirtySyncs;
+    machine.emit('MIGRATION_PASS', { pass: this.passes });
     machine.log.add(machine.now, 'dirty_sync', { added, dirty: this.bitmap.dirtyPages });
     const { costs, ramPages } = machine.options;
     yield* advanceFor(machine, costs.dirtySyncPageNs * ramPages);
@@ -247,11 +218,12 @@ export class Precopy {
   /** The top of QEMU's loop: a sync when the estimate fits, and the decision on the exact figure. */
   *#converged(): MigrationThread<boolean> {
     if (this.#ended) return false;
-    if (this.#pendingBytes < this.#thresholdBytes) yield* this.#sync();
-    return this.#pendingBytes === 0 || this.#pendingBytes < this.#thresholdBytes;
+    if (this.remainingBytes < this.#window.thresholdBytes) yield* this.#sync();
+    return this.remainingBytes === 0 || this.remainingBytes < this.#window.thresholdBytes;
   }
 
-  get #pendingBytes(): number {
+  /** Still to be sent. */
+  get remainingBytes(): number {
     const firmware = this.#firmwareDirty ? FIRMWARE_PAGES : 0;
     return (this.bitmap.dirtyPages + firmware) * PAGE_SIZE_BYTES;
   }
@@ -260,8 +232,8 @@ export class Precopy {
   *#iterate(): MigrationThread {
     const startNs = this.#machine.now;
     for (;;) {
-      const windowLeft = this.#windowLimitBytes - this.#windowBytes;
-      if (windowLeft < 0) break;
+      const windowLeft = this.#window.leftBytes(this.#params);
+      if (windowLeft < 0 || this.#ended) break;
       if (this.bitmap.dirtyPages === 0) {
         // The pass is over, and what is left of it is the firmware's.
         this.#sendFirmware();
@@ -273,27 +245,20 @@ export class Precopy {
     this.#count(EOS_BYTES);
   }
 
-  get #windowLimitBytes(): number {
-    return (this.#params.bandwidthBytesPerS * WINDOW_NS) / NS_PER_S;
-  }
-
   #count(bytes: number): void {
     this.#counters.transferredBytes += bytes;
-    this.#windowBytes += bytes;
+    this.#window.count(bytes);
   }
 
   /** migration_rate_limit and migration_update_counters. */
   *#limitRate(): MigrationThread {
     const machine = this.#machine;
-    const windowEnd = this.#windowStartNs + WINDOW_NS;
-    if (this.#windowBytes > this.#windowLimitBytes && machine.now < windowEnd) {
-      yield { kind: 'advanceTo', atNs: windowEnd };
+    const { endNs } = this.#window;
+    if (this.#window.leftBytes(this.#params) < 0 && machine.now < endNs) {
+      yield { kind: 'advanceTo', atNs: endNs };
     }
-    if (machine.now < windowEnd) return;
-    const bytesPerNs = this.#windowBytes / (machine.now - this.#windowStartNs);
-    this.#thresholdBytes = bytesPerNs * this.#params.downtimeLimitMs * NS_PER_MS;
-    this.#windowStartNs = machine.now;
-    this.#windowBytes = 0;
+    if (machine.now < endNs) return;
+    this.#window.end(machine.now, this.#params);
     this.#watcher.progress(this.#counters.normal, this.bitmap.dirtyPages);
   }
 
@@ -302,6 +267,8 @@ export class Precopy {
    * most a slice early; that is safe because their log was cleared before, so a later write is seen.
    */
   *#sendSlice(leftBytes: number): MigrationThread {
+    yield* this.#waitForLink();
+    if (this.#ended) return;
     const { costs } = this.#machine.options;
     const pagesMax = this.#options.slicePagesMax ?? SLICE_PAGES_MAX;
     const ranges = this.#nextDirty(Math.min(pagesMax, SLICE_NS / costs.sendZeroPageNs));
@@ -326,6 +293,15 @@ export class Precopy {
     }
     this.#count(bytes);
     yield* advanceFor(this.#machine, costNs);
+  }
+
+  /** What is sent waits for as long as the link is stalled; there is no time-out, as in QEMU. */
+  *#waitForLink(): MigrationThread {
+    const machine = this.#machine;
+    while (machine.now < this.#stalledUntilNs && !this.#ended) {
+      const leftNs = this.#stalledUntilNs - machine.now;
+      yield* advanceFor(machine, Math.min(leftNs, STALL_STEP_NS));
+    }
   }
 
   #send(pfn: Pfn, tag: number): void {
@@ -368,17 +344,29 @@ export class Precopy {
     return Uint32Array.from(ranges);
   }
 
-  /** migration_completion: the vCPUs stop, a last sync, and everything left without a limit. */
-  *#complete(): MigrationThread {
+  /**
+   * migration_completion: the vCPUs stop, a last sync, and everything left without a limit. False: it
+   * was ended in a pause before the last sync.
+   */
+  *#complete(enter: EnterState): MigrationThread<boolean> {
     const machine = this.#machine;
     this.stoppedRunning = machine.running;
-    this.#hasStopped = true;
+    this.hasStopped = true;
     machine.running = false;
     yield* advanceFor(machine, machine.options.costs.vmStopNs);
+    if (this.#params.pauseBeforeSwitchover) {
+      enter('pre-switchover');
+      yield { kind: 'paused' };
+      if (this.#ended) return false;
+    }
+    enter('device');
     yield* this.#sync();
     this.#sendFirmware();
-    while (this.bitmap.dirtyPages > 0) yield* this.#sendSlice(Number.POSITIVE_INFINITY);
+    while (this.bitmap.dirtyPages > 0 && !this.#ended) {
+      yield* this.#sendSlice(Number.POSITIVE_INFINITY);
+    }
     this.#count(EOS_BYTES);
+    return true;
   }
 
   /**

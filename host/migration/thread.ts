@@ -21,6 +21,8 @@ export type MigrationRequest =
   | { readonly kind: 'dirtyLog'; readonly clear: boolean }
   /** Read content records, pairs of first frame and count. Answered with one tag per page. */
   | { readonly kind: 'records'; readonly ranges: Uint32Array }
+  /** pause-before-switchover: the vCPUs are stopped; answered when somebody lets it go on. */
+  | { readonly kind: 'paused' }
   /** A sync is over; the id under which hints were asked for, or null: none. For observers. */
   | { readonly kind: 'passStarted'; readonly cmdId: number | null }
   /** Takes no time; the device or a vCPU can come in between here. */
@@ -31,6 +33,9 @@ export type PreemptionPoint = 'hints stopped' | 'log read' | 'log cleared' | 're
 export type MigrationReply = Bitmap | Uint32Array | undefined;
 
 export type MigrationThread<T = void> = Generator<MigrationRequest, T, MigrationReply>;
+
+/** Where the thread tells the state that it enters (qemu MigrationStatus). */
+export type EnterState = (state: 'active' | 'pre-switchover' | 'device') => void;
 
 /** Who watches a migration without being part of it. */
 export interface MigrationWatcher {

@@ -25,6 +25,8 @@ export class Control {
   /** The host's own account of a broken channel. */
   #channelError: BallastError | null = null;
   #finished = false;
+  /** Somebody has asked for its death. */
+  isDead = false;
 
   constructor(onProgress: (progress: Progress) => void, entries?: Entries) {
     this.#onProgress = onProgress;
@@ -82,6 +84,21 @@ export class Control {
   /** After it the end of a process is no failure. */
   expectEnd(): void {
     this.#finished = true;
+  }
+
+  /** Resolves when it is gone. */
+  async killDestination(): Promise<void> {
+    const child = this.destination;
+    child?.kill();
+    await child?.died;
+  }
+
+  /** One of the processes without which there is no machine; resolves when all have ended. */
+  async killMachine(victim: 'source' | 'guest'): Promise<void> {
+    this.expectEnd();
+    this.isDead = true;
+    (victim === 'source' ? this.host : this.guest)?.kill();
+    await Promise.all(this.#children.map(({ died }) => died));
   }
 
   async stop(): Promise<void> {

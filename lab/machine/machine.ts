@@ -41,6 +41,14 @@ const CONSOLE_STUCK_NS = 600 * NS_PER_S;
 /** What a migration that is over has ended, whatever became of it. */
 const ENDS_WITH_MIGRATION: readonly RunEnd['kind'][] = ['migration', 'pass', 'switchover'];
 
+/** What a machine says at its end that was killed. */
+const NOTHING_LEFT: FinishReport = {
+  event_log_sha256: '',
+  peak_rss_bytes: { guest: 0, host: 0 },
+};
+
+type MigrationLimits = Pick<MigrateParams, 'bandwidthBytesPerS' | 'downtimeLimitMs'>;
+
 export class Machine implements AsyncDisposable {
   readonly plan: Plan;
   /** Virtual time since power-on. */
@@ -55,6 +63,8 @@ export class Machine implements AsyncDisposable {
   #replayStartNs: number | null = null;
   /** A migration was started and has not been settled. */
   #migrates = false;
+  /** Of the last one that was started. */
+  #limits: MigrationLimits;
   /** Of the last one that was. */
   #report: MigrationReport | null = null;
 
@@ -68,6 +78,7 @@ export class Machine implements AsyncDisposable {
     this.arrival = arrival;
     this.#control = control;
     this.plan = plan;
+    this.#limits = plan.migration;
     this.#dispose = dispose;
     this.#destinations = destinations;
   }
@@ -229,10 +240,48 @@ export class Machine implements AsyncDisposable {
   async startMigration(params: Partial<MigrateParams> = {}): Promise<void> {
     const to = await this.#destinations.stream();
     const migrate: MigrateParams = { ...this.plan.migration, ...params };
+    this.#limits = migrate;
     await this.status();
     this.#report = null;
     await this.#control.call('beginMigration', { migrate, to });
     this.#migrates = true;
+  }
+
+  /** migrate_cancel. */
+  async cancelMigration(): Promise<void> {
+    await this.#control.call('cancelMigration', null);
+  }
+
+  /** migrate-continue, of a migration that pauses before the switchover. */
+  async continueMigration(): Promise<void> {
+    await this.#control.call('continueMigration', null);
+  }
+
+  /** migrate-set-parameters, while a migration runs. */
+  async setMigrationLimits(limits: Partial<MigrationLimits>): Promise<void> {
+    this.#limits = { ...this.#limits, ...limits };
+    await this.#control.call('setMigrationLimits', this.#limits);
+  }
+
+  /** The link to the destination carries nothing for so long; null: it is cut. */
+  async disturbLink(stallNs: number | null): Promise<void> {
+    await this.#control.call('disturbLink', { stall_ns: stallNs });
+  }
+
+  /**
+   * SIGKILL. The guest survives its destination; with the source, where it runs, it is lost as it is
+   * with its own process, and nothing can be asked of this machine any more. Resolves when all have
+   * ended that cannot go on.
+   */
+  async kill(victim: 'source' | 'destination' | 'guest'): Promise<void> {
+    if (victim === 'destination') return this.#control.killDestination();
+    this.#hasLeft = true;
+    await this.#control.killMachine(victim);
+  }
+
+  /** A migration was started, and what became of it was not fetched yet. */
+  get migrates(): boolean {
+    return this.#migrates;
   }
 
   /** Waits until the migration that was started last is over. */
@@ -240,6 +289,11 @@ export class Machine implements AsyncDisposable {
     if (this.#migrates) await this.#settle();
     if (this.#report) return this.#report;
     throw new BallastError('BAD_INPUT', 'no migration: expected one that was started');
+  }
+
+  /** It was killed: nothing of it is left. */
+  get isDead(): boolean {
+    return this.#control.isDead;
   }
 
   /** The guest is at a host that somebody else has started: nothing can be asked of it here. */
@@ -261,6 +315,7 @@ export class Machine implements AsyncDisposable {
 
   /** Orderly end of both processes. */
   async finish(): Promise<FinishReport> {
+    if (this.#control.isDead) return NOTHING_LEFT;
     if (this.#hasLeft) return this.#retire();
     const report = await this.#control.call('finish', null);
     this.#control.expectEnd();

@@ -130,4 +130,5 @@ export const migrationFields = {
   dirtyLog: z.enum(DIRTY_LOG_POLICIES),
   hintRemedy: z.enum(HINT_REMEDIES),
   clearBitmapShift: z.int().min(CLEAR_BITMAP_SHIFT_MIN).max(CLEAR_BITMAP_SHIFT_MAX),
+  pauseBeforeSwitchover: isOn,
 } satisfies FieldsOf<MigrateParams>;

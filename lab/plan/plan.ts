@@ -90,7 +90,9 @@ const planFields = {
   auditEveryEvents: machineFields.auditEveryEvents,
   plant: z.strictObject({ acceptLateHints: z.boolean(), neverResendHinted: z.boolean() }),
   linux: z.strictObject({ kernelArguments: z.string(), keepBooted: z.boolean() }).nullable(),
-  migration: z.strictObject(migrationFields),
+  migration: z
+    .strictObject(migrationFields)
+    .extend({ pauseBeforeSwitchover: migrationFields.pauseBeforeSwitchover.optional() }),
   monitorLatencyNs: machineFields.monitorLatencyNs,
 } satisfies { readonly [K in keyof Plan]: z.ZodType };
 

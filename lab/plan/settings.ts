@@ -155,8 +155,13 @@ function framesOf(memoryBytes: number): number {
 export function filled<T extends object>(defaults: T, given: Given<T> | undefined): T {
   if (given === undefined) return defaults;
   if (typeof given !== 'object' || given === null || Array.isArray(given)) return given as never;
-  const named = Object.entries(given).filter(([, value]) => value !== undefined);
-  return { ...defaults, ...Object.fromEntries(named) };
+  return { ...defaults, ...named(given) };
+}
+
+/** Without what is left out. */
+export function named<T extends object>(given: Given<T>): Partial<T> {
+  const entries = Object.entries(given).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as Partial<T>;
 }
 
 function picked<T extends object, K extends keyof T>(from: T, keys: readonly K[]): Pick<T, K> {

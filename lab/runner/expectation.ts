@@ -32,8 +32,19 @@ export function figureOf(run: Run, name: FigureName): number | null {
   if (name === 'efficiency' || name === 'efficiency_of_limit') return run[name];
   if (name === 'audit_problems') return run.audit_problems.length;
   if (name === 'hinted_pages') return run.hints?.pages ?? null;
-  const { migration, hints, memory, lock, guest, balloon, device, mm, vmstat } = run;
-  for (const group of [migration, hints, memory, lock, guest, balloon, device, mm, vmstat]) {
+  const { migration, migrations, hints, memory, lock, guest, balloon, device, mm, vmstat } = run;
+  for (const group of [
+    migration,
+    migrations,
+    hints,
+    memory,
+    lock,
+    guest,
+    balloon,
+    device,
+    mm,
+    vmstat,
+  ]) {
     const value = group && Object.hasOwn(group, name) ? group[name as keyof typeof group] : null;
     if (typeof value === 'number') return value;
   }

@@ -49,6 +49,12 @@ const runSchema = z.object({
   strategy: z.enum(STRATEGIES as readonly [string, ...string[]]),
   variant: z.string().nullable(),
   migration: migration.nullable(),
+  /** Of the whole run; `migration` is the last one. */
+  migrations: z.object({
+    migrations_completed: count,
+    migrations_failed: count,
+    migrations_cancelled: count,
+  }),
   hints: z
     .object({
       rounds: count,

@@ -150,6 +150,7 @@ function toRun(
     strategy,
     variant: scenario.variant,
     migration,
+    migrations: trail.migrations,
     hints: report?.hints ?? null,
     memory: report?.memory ?? null,
     efficiency: null,

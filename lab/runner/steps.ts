@@ -5,6 +5,7 @@ import type {
   StrategyName,
 } from '../../protocol/control.ts';
 import { NS_PER_MS, NS_PER_S } from '../../shared/index.ts';
+import { MAX_DURATION_NS } from '../input/units.ts';
 import type { Progress } from '../machine/control.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { Scenario, Step } from '../scenario/scenario.ts';
@@ -17,6 +18,13 @@ import type { Run } from './result.ts';
 
 export class Trail {
   report: MigrationReport | null = null;
+  readonly migrations: Run['migrations'] = {
+    migrations_completed: 0,
+    migrations_failed: 0,
+    migrations_cancelled: 0,
+  };
+  /** A migration was started whose report was not fetched. */
+  awaitsReport = false;
   /** Of the last migration. */
   dirtyLog: string | null = null;
   readonly checks: PendingCheck[] = [];
@@ -61,7 +69,7 @@ export async function runSteps(
     const what = step.kind === 'console' ? step.step : step.kind;
     onProgress({ what, done: index, total: steps.length });
     if (step.kind === 'expect' || step.kind === 'compare') {
-      const at = momentOf(await machine.status());
+      const at = { ...momentOf(await machine.status()), ...trail.migrations };
       const applies = isFor(step.for);
       if (step.kind === 'compare') {
         trail.comparisons.push({ to: step.to, bounds: step.bounds, at, applies });
@@ -70,11 +78,19 @@ export async function runSteps(
       await runStep(machine, step, trail);
     }
     // The steps behind the migration are the destination's.
-    if (trail.failedSteps.length > 0 || machine.hasLeft) return;
+    if (trail.failedSteps.length > 0 || machine.hasLeft) break;
   }
+  if (!machine.isDead) await collect(machine, trail);
 }
 
 type ActiveStep = Exclude<Step, { kind: 'expect' | 'compare' }>;
+type Disturbance = Extract<
+  Step,
+  { kind: 'target' | 'stop' | 'cont' | 'cancel' | 'continue' | 'limits' | 'link' | 'kill' }
+>;
+
+/** As the longest duration that a scenario may name. */
+const LONGEST_WAIT_NS = MAX_DURATION_NS;
 
 async function runStep(machine: Machine, step: ActiveStep, trail: Trail): Promise<void> {
   switch (step.kind) {
@@ -109,6 +125,9 @@ async function runStep(machine: Machine, step: ActiveStep, trail: Trail): Promis
       trail.missed.push({ figure: 'actual_pages', expected, found, holds });
       return;
     }
+    case 'verify':
+      trail.found(await machine.verify());
+      return;
     case 'stats':
       await machine.setStatsPollingInterval(step.intervalNs / NS_PER_S);
       return;
@@ -116,14 +135,53 @@ async function runStep(machine: Machine, step: ActiveStep, trail: Trail): Promis
       await machine.hint(step.acknowledgeOnStop);
       return;
     case 'migrate':
+      await collect(machine, trail);
       trail.dirtyLog = logName(step.params);
-      trail.report = await machine.migrate(step.params);
-      trail.notes.push(...migrationNotes(trail.report), ...replayNotes(machine));
+      await machine.startMigration(step.params);
+      trail.awaitsReport = true;
+      if (step.waits) await collect(machine, trail);
       return;
-    case 'verify':
-      trail.found(await machine.verify());
+    case 'waitForEnd':
+      await machine.waitForEnd(step.end, LONGEST_WAIT_NS);
+      if (step.end.kind === 'migration') await collect(machine, trail);
+      return;
+    default:
+      return disturb(machine, step, trail);
+  }
+}
+
+/** What is done to a machine from outside, whatever it does. */
+async function disturb(machine: Machine, step: Disturbance, trail: Trail): Promise<void> {
+  switch (step.kind) {
+    case 'target':
+      return machine.setTarget(step.sizeBytes);
+    case 'stop':
+      return machine.stop();
+    case 'cont':
+      return machine.cont();
+    case 'cancel':
+      return machine.cancelMigration();
+    case 'continue':
+      return machine.continueMigration();
+    case 'limits':
+      return machine.setMigrationLimits(step.params);
+    case 'link':
+      return machine.disturbLink(step.stallNs);
+    case 'kill':
+      await machine.kill(step.victim);
+      if (machine.hasLeft) trail.notes.push(`killed: the ${step.victim}, and the guest with it`);
       return;
   }
+}
+
+/** What became of the migration that was started last, when it is over. */
+async function collect(machine: Machine, trail: Trail): Promise<void> {
+  if (!trail.awaitsReport) return;
+  trail.awaitsReport = false;
+  const report = await machine.finishMigration();
+  trail.report = report;
+  trail.migrations[`migrations_${report.migration.status}`]++;
+  trail.notes.push(...migrationNotes(report), ...replayNotes(machine));
 }
 
 /** `kvm-bitmap`, `kvm-bitmap with clear-at-id`. */

@@ -1,6 +1,6 @@
 import { type MigrateParams, STRATEGIES, type StrategyName } from '../../protocol/control.ts';
 import { NS_PER_MS, PAGE_SIZE_BYTES } from '../../shared/index.ts';
-import { completeSettings, filled, type MachineOptions } from '../plan/settings.ts';
+import { completeSettings, filled, type MachineOptions, named } from '../plan/settings.ts';
 import type { RecordingFacts } from '../recording/facts.ts';
 import { consoleLine } from './console-steps.ts';
 import { deviceOf } from './device.ts';
@@ -121,6 +121,7 @@ function paramsOf(migration: MigrationFile): NonNullable<MachineOptions['migrati
     dirtyLog: migration.dirty_log,
     hintRemedy: migration.hint_remedy,
     clearBitmapShift: migration.clear_bitmap_shift,
+    pauseBeforeSwitchover: migration.pause_before_switchover,
   };
 }
 
@@ -155,9 +156,9 @@ function completeStep(step: StepFile, migration: MigrateParams, where: string): 
     return { kind: 'hint', acknowledgeOnStop: step.hint?.acknowledge_on_stop ?? true };
   }
   if (step.wait !== undefined) {
-    return 'until' in step.wait
-      ? { kind: 'waitUntilMigrateAt' }
-      : { kind: 'waitFor', durationNs: step.wait.forNs };
+    if ('until' in step.wait) return { kind: 'waitUntilMigrateAt' };
+    if ('end' in step.wait) return { kind: 'waitForEnd', end: step.wait.end };
+    return { kind: 'waitFor', durationNs: step.wait.forNs };
   }
   if (step.expect !== undefined) {
     const { for: only = null, ...bounds } = step.expect;
@@ -171,10 +172,26 @@ function completeStep(step: StepFile, migration: MigrateParams, where: string): 
     return {
       kind: 'migrate',
       params: filled(migration, paramsOf(step.migrate ?? {})),
+      waits: step.migrate?.wait ?? true,
     };
   }
+  const disturbance = disturbanceOf(step);
+  if (disturbance) return disturbance;
   const [name = '', args] = Object.entries(step)[0] ?? [];
   return { kind: 'console', step: name, line: consoleLine(name, args as object), where };
+}
+
+/** What happens to a machine from outside; null: it is another step. */
+function disturbanceOf(step: StepFile): Step | null {
+  for (const kind of ['stop', 'cont', 'cancel', 'continue'] as const) {
+    if (step[kind] !== undefined) return { kind };
+  }
+  if (step.target !== undefined) return { kind: 'target', sizeBytes: step.target };
+  if (step.limits !== undefined) return { kind: 'limits', params: named(paramsOf(step.limits)) };
+  if (step.link !== undefined) {
+    return { kind: 'link', stallNs: step.link === 'down' ? null : step.link.stall };
+  }
+  return step.kill === undefined ? null : { kind: 'kill', victim: step.kill };
 }
 
 /** In the order of `FIGURES`. */
@@ -193,7 +210,7 @@ function defaultSteps(recording: RecordingFacts | null, migration: MigrateParams
     for: null,
     bounds: [{ figure: 'lost_pages', bound: { equal: 0 } }],
   };
-  const migrate: Step = { kind: 'migrate', params: migration };
+  const migrate: Step = { kind: 'migrate', params: migration, waits: true };
   if (!recording) return [{ kind: 'boot' }, migrate, expectNoLoss];
   return [
     { kind: 'boot' },

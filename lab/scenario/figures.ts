@@ -4,6 +4,9 @@ import { MM_FIGURES, VMSTAT_NAMES } from '../../protocol/vmstat.ts';
 
 /** Of a migration, of its comparison with others, and of the balloon. */
 export const RUN_FIGURES = [
+  'migrations_completed',
+  'migrations_failed',
+  'migrations_cancelled',
   'total_ms',
   'downtime_ms',
   'setup_ms',

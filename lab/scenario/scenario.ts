@@ -1,4 +1,4 @@
-import type { MigrateParams, StrategyName } from '../../protocol/control.ts';
+import type { MigrateParams, RunEnd, StrategyName } from '../../protocol/control.ts';
 import type { MachineSettings } from '../plan/settings.ts';
 import type { FigureName } from './figures.ts';
 import type { Bound, FactorBound } from './schema.ts';
@@ -15,6 +15,8 @@ export interface Scenario extends MachineSettings {
   readonly variants: readonly Scenario[];
 }
 
+export type Victim = 'source' | 'destination' | 'guest';
+
 export type Step =
   | { readonly kind: 'boot' }
   | { readonly kind: 'workload'; readonly line: string }
@@ -24,7 +26,15 @@ export type Step =
   | { readonly kind: 'deflate'; readonly sizeBytes: number }
   | { readonly kind: 'stats'; readonly intervalNs: number }
   | { readonly kind: 'hint'; readonly acknowledgeOnStop: boolean }
-  | { readonly kind: 'migrate'; readonly params: MigrateParams }
+  /** `waits` false: it gets on in the background. */
+  | { readonly kind: 'migrate'; readonly params: MigrateParams; readonly waits: boolean }
+  | { readonly kind: 'waitForEnd'; readonly end: RunEnd }
+  | { readonly kind: 'target'; readonly sizeBytes: number }
+  | { readonly kind: 'stop' | 'cont' | 'cancel' | 'continue' }
+  | { readonly kind: 'limits'; readonly params: Partial<MigrateParams> }
+  /** `stallNs` null: the link is cut. */
+  | { readonly kind: 'link'; readonly stallNs: number | null }
+  | { readonly kind: 'kill'; readonly victim: Victim }
   | { readonly kind: 'verify' }
   /** A line for the shell of a real kernel. */
   | { readonly kind: 'shell'; readonly line: string; readonly where: string }

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { RunEnd } from '../../protocol/control.ts';
 import { HYPERVISOR_NAMES, type HypervisorName } from '../../protocol/dirty-log.ts';
 import { durationNs, parseDuration, rateBytesPerS, sizeBytes } from '../input/units.ts';
 import {
@@ -42,14 +43,27 @@ export type Bound = { equal?: number } & z.infer<typeof boundObject>;
 
 const wait = z
   .unknown()
-  .transform((value, context): { forNs: number } | { until: 'migrate_at' } => {
-    if (untilMigrateAt.safeParse(value).success) return { until: 'migrate_at' };
+  .transform((value, context): { forNs: number } | { until: 'migrate_at' } | { end: RunEnd } => {
+    const until = untilMoment.safeParse(value).data?.until;
+    if (until === 'migrate_at') return { until };
+    const end = until === undefined ? null : runEndOf(until);
+    if (end) return { end };
     const ns = parseDuration(value);
     if (typeof ns === 'number') return { forNs: ns };
-    context.addIssue({ code: 'custom', message: `${ns}, or {until: migrate_at}` });
+    const moments = 'migrate_at, migration, switchover, balloon or a pass such as "pass 3"';
+    context.addIssue({ code: 'custom', message: `${ns}, or { until } with ${moments}` });
     return z.NEVER;
   });
-const untilMigrateAt = z.strictObject({ until: z.literal('migrate_at') });
+const untilMoment = z.strictObject({ until: z.string() });
+
+/** Null: there is no such moment. */
+function runEndOf(until: string): RunEnd | null {
+  if (until === 'migration' || until === 'switchover' || until === 'balloon') {
+    return { kind: until };
+  }
+  const pass = Number(/^pass (\d{1,6})$/.exec(until)?.[1]);
+  return pass > 0 ? { kind: 'pass', pass } : null;
+}
 
 const migration = z.strictObject({
   bandwidth: rateBytesPerS().optional(),
@@ -57,6 +71,7 @@ const migration = z.strictObject({
   dirty_log: migrationFields.dirtyLog.optional(),
   hint_remedy: migrationFields.hintRemedy.optional(),
   clear_bitmap_shift: migrationFields.clearBitmapShift.optional(),
+  pause_before_switchover: z.boolean().optional(),
 });
 export type MigrationFile = z.infer<typeof migration>;
 
@@ -86,7 +101,23 @@ const stepObject = z.strictObject({
   hint: z.strictObject({ acknowledge_on_stop: z.boolean().optional() }).nullable().optional(),
   ...optionalEach(consoleSteps),
   shell: z.string().min(1).max(4096).optional(),
-  migrate: migration.nullable().optional(),
+  migrate: migration
+    .extend({ wait: z.boolean().default(true) })
+    .nullable()
+    .optional(),
+  target: z.union([z.literal(0), sizeBytes()], 'a size such as 512MiB, or 0').optional(),
+  stop: z.null().optional(),
+  cont: z.null().optional(),
+  cancel: z.null().optional(),
+  continue: z.null().optional(),
+  limits: migration
+    .pick({ bandwidth: true, downtime_limit: true })
+    .refine((given) => Object.keys(given).length > 0, 'bandwidth, downtime_limit or both')
+    .optional(),
+  link: z
+    .union([z.literal('down'), z.strictObject({ stall: durationNs() })], 'down or { stall: 2s }')
+    .optional(),
+  kill: z.enum(['source', 'destination', 'guest']).optional(),
   verify: z.null().optional(),
   expect: expectStep.optional(),
   compare: compareStep.optional(),
@@ -102,9 +133,15 @@ function optionalEach<S extends Readonly<Record<string, z.ZodType>>>(schemas: S)
   return Object.fromEntries(entries) as Optional<S>;
 }
 
+/** Steps without an argument, or with one that may be left out. */
+const BARE_STEP_NAMES = [
+  ...['boot', 'hint', 'migrate', 'verify'],
+  ...['stop', 'cont', 'cancel', 'continue'],
+] as const;
+
 /** What a step is that stands alone, by its name. */
 const BARE_STEPS: ReadonlyMap<unknown, unknown> = new Map<string, unknown>([
-  ...['boot', 'hint', 'migrate', 'verify'].map((name) => [name, null] as const),
+  ...BARE_STEP_NAMES.map((name) => [name, null] as const),
   ...BARE_CONSOLE_STEPS.map((name) => [name, {}] as const),
 ]);
 

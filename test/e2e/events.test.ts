@@ -21,8 +21,8 @@ test('the host tells of a migration by the events of QMP, in order', async () =>
     'active',
     // Everything was sent in the first 100 ms: the last sync is the second one, as in QEMU.
     'stop',
-    'pass 2',
     'device',
+    'pass 2',
     'completed',
     'resume',
   ]);

@@ -21,6 +21,7 @@ export function exampleRun(
       resent_pages: 150_000,
       dirty_sync_count: 3,
     },
+    migrations: { migrations_completed: 1, migrations_failed: 0, migrations_cancelled: 0 },
     hints: {
       unique_pages: 90,
       already_sent_pages: 5,

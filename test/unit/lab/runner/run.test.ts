@@ -36,7 +36,8 @@ function played(play: Played): Machine {
     waitUntil: seen,
     inflate: seen,
     deflate: seen,
-    migrate: async () => ({
+    startMigration: async () => {},
+    finishMigration: async () => ({
       migration: { ...migration, status, total_ms: 600_400 },
       hints,
       memory,

@@ -60,12 +60,12 @@ const refused: [title: string, line: string, message: string][] = [
   [
     'a duration without unit',
     '  - wait: 2',
-    'x.yaml:4: steps[1].wait: expected a duration such as 500us, 10ms or 2s, or {until: migrate_at}, found 2',
+    'x.yaml:4: steps[1].wait: expected a duration such as 500us, 10ms or 2s, or { until } with migrate_at, migration, switchover, balloon or a pass such as "pass 3", found 2',
   ],
   [
     'an unknown event to wait for',
     '  - wait: { until: noon }',
-    'x.yaml:4: steps[1].wait: expected a duration such as 500us, 10ms or 2s, or {until: migrate_at}, found {"until":"noon"}',
+    'x.yaml:4: steps[1].wait: expected a duration such as 500us, 10ms or 2s, or { until } with migrate_at, migration, switchover, balloon or a pass such as "pass 3", found {"until":"noon"}',
   ],
   [
     'a downtime of nothing',
