@@ -1,6 +1,7 @@
 /** Lines for the guest's console: commands that there are, with arguments that may make no sense. */
 import { commandsOf } from '../guest/machine/commands/index.ts';
 import type { System } from '../guest/machine/system.ts';
+import { Prng } from '../shared/index.ts';
 import type { Draw } from './draw.ts';
 
 const NAMES = ['vm', 'a', 'b', '', 'x'.repeat(300), '__proto__'];
@@ -26,6 +27,7 @@ const WORDS: Readonly<Record<string, readonly string[]>> = {
   by: ['migration', 'x', 'vfio'],
   dma: ['true', 'false', 'x'],
   how: ['vfio', 'gup', 'x'],
+  kind: ['churn', 'rewrite', 'fork', 'frag', 'tmpfs', 'pressure', 'idle', 'x'],
   name: NAMES,
   of: NAMES,
   process: NAMES,
@@ -34,6 +36,16 @@ const WORDS: Readonly<Record<string, readonly string[]>> = {
   order: NUMBERS,
   count: NUMBERS,
   keep_every: NUMBERS,
+  keep: NUMBERS,
+  chunk: NUMBERS,
+  rate: NUMBERS,
+  set: NUMBERS,
+  private: NUMBERS,
+  per_second: NUMBERS,
+  run: NUMBERS,
+  files: NUMBERS,
+  file: NUMBERS,
+  leave: NUMBERS,
   objects: NUMBERS,
   pages: NUMBERS,
   size: NUMBERS,
@@ -47,7 +59,7 @@ const commands = new WeakMap<System, readonly string[]>();
 export function consoleLine(draw: Draw, system: System): string {
   let names = commands.get(system);
   if (!names) {
-    names = Object.keys(commandsOf(system).table);
+    names = Object.keys(commandsOf(system, new Prng(0)).table);
     commands.set(system, names);
   }
   const words = Array.from({ length: draw.pick([2, 3, 0, 1, 6]) }, () => {

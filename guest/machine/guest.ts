@@ -71,7 +71,7 @@ export class Guest {
     const { mm, ram, strategy, reporting, hints, reliance } = this.system;
     if (recording) applyRecording(recording, mm, ram);
     else applyFreshBoot(mm, ram);
-    this.#commands = commandsOf(this.system);
+    this.#commands = commandsOf(this.system, new Prng(config.seed).split('load'));
     this.#console = new Console(this.system.kernel, config.vcpus, this.#commands.table);
     this.#memory = new MemoryPort(ram);
     this.#oracle = new OraclePort({

@@ -96,6 +96,8 @@ export class System<T extends CountingTransport = CountingTransport> {
   readonly driver: BalloonDriver;
   /** The guest relies on what its free pages hold, and its strategy would spoil them. */
   readonly #refusesToHint: boolean;
+  /** Who else has memory to be audited. */
+  readonly alsoAudited: { audit(holds: ContentReader): string[] }[] = [];
   #zspool: Zspool | null = null;
   #mappedDriver: MappedDriver | null = null;
   #pageTables: PageTables | null = null;
@@ -184,6 +186,7 @@ export class System<T extends CountingTransport = CountingTransport> {
       : ANY_CONTENT;
     for (const user of this.#movableUsers()) problems.push(...user.audit(holds));
     problems.push(...this.users.audit(), ...this.userSpace.audit(holds));
+    for (const one of this.alsoAudited) problems.push(...one.audit(holds));
     if (contents) problems.push(...auditFreedContent(this));
     return problems;
   }

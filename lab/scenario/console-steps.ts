@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import { MAX_ORDER } from '../../protocol/vmstat.ts';
 import { PAGE_SIZE_BYTES } from '../../shared/index.ts';
-import { sizeBytes } from '../input/units.ts';
+import { optionalEach } from '../input/optional-each.ts';
+import { rateBytesPerS, sizeBytes } from '../input/units.ts';
 
 /**
  * Steps that use the guest's memory. Each is one line on the guest's console, `pin process=vm
@@ -39,6 +40,33 @@ const compact = z
   })
   .refine(({ how, order }) => (how === 'manual') === (order === undefined), {
     message: 'an order with how: direct or kcompactd, and none with manual',
+  });
+
+const ratePagesPerS = () =>
+  z.union([z.literal(0), rateBytesPerS()]).transform((rate) => Math.round(rate / PAGE_SIZE_BYTES));
+const perSecond = () => z.int().min(1).max(10_000);
+
+/** Programs that use memory in the background, by what they do. */
+const loadKinds = {
+  churn: z.strictObject({ keep: sizePages(), chunk: sizePages(), rate: ratePagesPerS() }),
+  rewrite: z.strictObject({ set: sizePages(), rate: ratePagesPerS() }),
+  fork: z.strictObject({ per_second: perSecond(), private: sizePages() }),
+  frag: z.strictObject({ size: sizePages(), run: z.int().min(1).max(1024) }),
+  tmpfs: z.strictObject({ files: perSecond(), file: sizePages(), per_second: perSecond() }),
+  pressure: z.strictObject({ leave: sizePages() }),
+  idle: z.strictObject({}),
+} as const;
+type LoadKind = keyof typeof loadKinds;
+const LOAD_KINDS = Object.keys(loadKinds) as LoadKind[];
+
+const load = z
+  .strictObject({ name: name(), cpu: cpu(), ...optionalEach(loadKinds) })
+  .refine((given) => LOAD_KINDS.filter((kind) => given[kind] !== undefined).length === 1, {
+    message: `a name and one of ${LOAD_KINDS.join(', ')}`,
+  })
+  .transform((given) => {
+    const kind = LOAD_KINDS.find((one) => given[one] !== undefined)!;
+    return { name: given.name, cpu: given.cpu, kind, ...given[kind] };
   });
 
 /** Argument of each step, by its name. */
@@ -89,6 +117,8 @@ export const consoleSteps = {
   }),
   page_tables: z.strictObject({ name: name(), size: sizePages() }),
   driver: z.enum(['remove', 'probe']).transform((action) => ({ action })),
+  start: load,
+  finish: named(),
   freeze: z.strictObject({}),
   restore: z.strictObject({}),
 } as const;

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { RunEnd } from '../../protocol/control.ts';
 import { HYPERVISOR_NAMES, type HypervisorName } from '../../protocol/dirty-log.ts';
+import { optionalEach } from '../input/optional-each.ts';
 import { durationNs, parseDuration, rateBytesPerS, sizeBytes } from '../input/units.ts';
 import {
   costFields,
@@ -123,15 +124,6 @@ const stepObject = z.strictObject({
   compare: compareStep.optional(),
 });
 export const STEP_NAMES = Object.keys(stepObject.shape) as (keyof typeof stepObject.shape)[];
-
-type Optional<S extends Readonly<Record<string, z.ZodType>>> = {
-  [K in keyof S]: z.ZodOptional<S[K]>;
-};
-
-function optionalEach<S extends Readonly<Record<string, z.ZodType>>>(schemas: S): Optional<S> {
-  const entries = Object.entries(schemas).map(([key, schema]) => [key, schema.optional()]);
-  return Object.fromEntries(entries) as Optional<S>;
-}
 
 /** Steps without an argument, or with one that may be left out. */
 const BARE_STEP_NAMES = [
