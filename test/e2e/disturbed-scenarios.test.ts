@@ -28,6 +28,8 @@ describe('a migration that is disturbed', () => {
     'migration-destination-killed',
     'migration-of-a-stopped-guest',
     'balloon-during-migration',
+    'background-load',
+    'hint-race-pressure',
   ])('%s', async (name) => expectGood(await loadScenario(name)));
 
   test('as docs/scenarios.md has it', async () => {
