@@ -136,11 +136,11 @@ export class Migration {
     this.precopy.stallLink(ns);
   }
 
-  /** The link is gone: what the thread sends next fails. */
+  /** The link is gone: what is sent next fails, which in a pause is nothing. */
   cutLink(): void {
     if (this.isOver) return;
     this.#error ??= new BallastError('PEER_CLOSED', 'Unable to write to socket: Broken pipe');
-    this.precopy.end('failed');
+    if (this.#status !== 'pre-switchover') this.precopy.end('failed');
   }
 
   /**

@@ -274,7 +274,11 @@ export class Machine implements AsyncDisposable {
    * ended that cannot go on.
    */
   async kill(victim: 'source' | 'destination' | 'guest'): Promise<void> {
-    if (victim === 'destination') return this.#control.killDestination();
+    if (victim === 'destination') {
+      await this.#control.killDestination();
+      // The source notices at this instant of virtual time, and not when its socket does.
+      return this.disturbLink(null);
+    }
     this.#hasLeft = true;
     await this.#control.killMachine(victim);
   }

@@ -3,7 +3,7 @@
  * process or not.
  */
 import { describe, expect, test } from 'vitest';
-import { launch } from '../../lab/index.ts';
+import { launch, loadScenario, runScenario } from '../../lab/index.ts';
 import type { StrategyName } from '../../protocol/index.ts';
 import { NS_PER_MS } from '../../shared/index.ts';
 import { inProcess, MIGRATE, moveToNewHost, sharedRecording } from '../support/in-process.ts';
@@ -47,6 +47,21 @@ describe('the event log', () => {
       expect(await inOneProcess(strategy, 1)).toBe(digest);
     },
   );
+
+  test.each([
+    'background-load',
+    'migration-cancelled',
+    'migration-link',
+    'migration-destination-killed',
+  ])('of %s is the same in every run, with all that happens in it', async (name) => {
+    const scenario = await loadScenario(name, { strategies: ['alloc'] });
+    const digests: string[] = [];
+    for (let i = 0; i < 2; i++) {
+      const [run] = await runScenario(scenario);
+      digests.push(run!.event_log_sha256);
+    }
+    expect(digests[1]).toBe(digests[0]);
+  });
 
   test('differs with the seed and with the strategy', async () => {
     const digests = [
