@@ -5,6 +5,7 @@
 
 import { Reliance } from '../guest/reliance/page-reliance.ts';
 import { type HintSink, HintStatus } from '../host/balloon/hinting.ts';
+import type { PrecopyFigures } from '../host/migration/migration-counters.ts';
 import { Precopy } from '../host/migration/precopy.ts';
 import type {
   MigrationMachine,
@@ -12,7 +13,7 @@ import type {
   MigrationRequest,
   MigrationThread,
 } from '../host/migration/thread.ts';
-import type { DirtyLogParams, Message, MigrationFigures } from '../protocol/index.ts';
+import type { DirtyLogParams, Message } from '../protocol/index.ts';
 import { assert, DEFAULT_COSTS, type Nanoseconds, PAGE_SIZE_BYTES } from '../shared/index.ts';
 import { Actor, ActorState } from './actor.ts';
 import { describeEvent } from './ghost.ts';
@@ -30,7 +31,7 @@ const CLEAR_BITMAP_SHIFT = 6;
 export class MigrationActor extends Actor {
   readonly precopy: Precopy;
   readonly #machine: ExploredMachine;
-  readonly #thread: MigrationThread<MigrationFigures>;
+  readonly #thread: MigrationThread<PrecopyFigures>;
   #request: MigrationRequest | null = null;
   /** Memory of the destination: what was never sent reads zero. */
   readonly #destinationTags: Uint32Array;
@@ -121,7 +122,7 @@ export class MigrationActor extends Actor {
     );
   }
 
-  #end({ status }: MigrationFigures): void {
+  #end({ status }: PrecopyFigures): void {
     const machine = this.#machine;
     this.state = ActorState.DONE;
     machine.onHint = null;
@@ -199,6 +200,7 @@ function migrationMachine(machine: ExploredMachine): MigrationMachine {
         ghost.say(`log of ${message.first_pfn}+${message.bits.length * 8} cleared`);
       } else assert(false, `the migration thread posts ${message.name}`);
     },
+    throttle: () => {},
     emit: () => {},
   };
 }

@@ -18,22 +18,19 @@ import {
   assert,
   BallastError,
   type Bitmap,
-  type Costs,
   type EventLog,
   EventQueue,
   type Nanoseconds,
   PAGE_SIZE_BYTES,
 } from '../shared/index.ts';
-import {
-  BALLOON_DEVICE_DEFAULTS,
-  BalloonDevice,
-  type BalloonDeviceOptions,
-} from './balloon/device.ts';
+import { BALLOON_DEVICE_DEFAULTS, BalloonDevice } from './balloon/device.ts';
 import type { HintSink } from './balloon/hinting.ts';
 import { type Completion, loadWork, type Notification, saveWork, WORK_MAX } from './device-work.ts';
 import { ramBitmap } from './memory/ram-bitmap.ts';
 import { RecordReader, TAG_RECORD_BYTES } from './memory/records.ts';
 import type { State, StateFields } from './state/fields.ts';
+import { Throttle } from './throttle.ts';
+import type { VmmOptions } from './vmm-options.ts';
 import { wakes } from './wakes.ts';
 
 /**
@@ -43,20 +40,6 @@ import { wakes } from './wakes.ts';
 const NOTIFICATIONS_UNDER_WAY_MAX = 1280;
 /** Far beyond any driver's work at one instant: the guest goes in circles. */
 const EXITS_AT_ONE_INSTANT_MAX = 1_000_000;
-
-export interface VmmOptions {
-  /** Frame numbers are below this. */
-  readonly ramPages: number;
-  /** The frames that hold RAM. */
-  readonly ram: Bitmap;
-  /** Virtual time now, where a host takes over a guest that runs already; default: 0. */
-  readonly startNs?: Nanoseconds;
-  /** Bytes of a page's content record; default: 4, its tag. */
-  readonly recordSizeBytes?: number;
-  readonly costs: Costs;
-  /** What is left out is as `BALLOON_DEVICE_DEFAULTS` says. */
-  readonly device: Partial<BalloonDeviceOptions>;
-}
 
 /** Where hints go while a migration runs. */
 export interface HintConsumer {
@@ -74,6 +57,8 @@ export class Vmm {
   readonly log: EventLog;
   readonly records: RecordReader;
   hintConsumer: HintConsumer | null = null;
+  /** What throttling has taken of the vCPUs' time. */
+  readonly cpuThrottle: Throttle;
   readonly #link: GuestLink;
   readonly #events = new EventQueue<() => Promise<void> | void>();
   /** Posted messages: they go out ahead of the next request. */
@@ -104,6 +89,11 @@ export class Vmm {
     this.records = new RecordReader(options.recordSizeBytes ?? TAG_RECORD_BYTES, (message) =>
       this.request(message, 'records'),
     );
+    this.cpuThrottle = new Throttle({
+      now: () => this.now,
+      post: (message) => this.post(message),
+      after: (delayNs, action) => this.#events.schedule(this.now + delayNs, action),
+    });
     this.device = new BalloonDevice(
       {
         ...BALLOON_DEVICE_DEFAULTS,
@@ -169,6 +159,10 @@ export class Vmm {
 
   advanceFor(ns: Nanoseconds): Promise<void> {
     return this.advanceTo(this.now + Math.round(ns));
+  }
+
+  throttle(percentage: number): void {
+    this.cpuThrottle.set(percentage);
   }
 
   /** Post a message to the guest; it takes effect at `now`. */

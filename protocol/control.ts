@@ -121,7 +121,20 @@ export interface MigrateParams extends DirtyLogParams {
   readonly downtimeLimitMs: number;
   /** pause-before-switchover: the stopped machine waits for `continueMigration`. Default: no. */
   readonly pauseBeforeSwitchover?: boolean;
+  /** What is done about a guest that writes faster than its pages can be sent. Default: nothing. */
+  readonly policy?: ConvergencePolicy;
+  /** vcpu-dirty-limit, of policy dirty-limit. Default: 1 MiB/s, QEMU's. */
+  readonly vcpuDirtyLimitBytesPerS?: number;
 }
+
+/** `downtime-ramp`: the downtime limit grows, as management software does it. */
+export const CONVERGENCE_POLICIES = [
+  'default',
+  'auto-converge',
+  'dirty-limit',
+  'downtime-ramp',
+] as const;
+export type ConvergencePolicy = (typeof CONVERGENCE_POLICIES)[number];
 
 /** Of query-migrate: the states of a migration (qemu MigrationStatus). */
 export type MigrationStatus =
@@ -156,6 +169,10 @@ export interface MigrationFigures {
   /** Skipped, then dirtied and sent in a later round. */
   readonly resent_pages: number;
   readonly dirty_sync_count: number;
+  /** cpu-throttle-percentage: the strongest that there was. */
+  readonly throttle_percentage: number;
+  /** What throttling or a dirty limit took of one vCPU's time. */
+  readonly stolen_cpu_ms: number;
 }
 
 export interface LostPage {

@@ -64,6 +64,13 @@ export const MESSAGES = {
     fields: { until_ns: 'u53', notify_ns: 'u53' },
     doc: 'Run the vCPUs until that time; a notification at t shortens it to t + notify_ns. Answered by exit.',
   },
+  steal: {
+    id: 13,
+    group: 'vcpu',
+    from: 'host',
+    fields: { until_ns: 'u53' },
+    doc: 'Posted. No vCPU runs before that time: the host has taken it away.',
+  },
   exit: {
     id: 11,
     group: 'vcpu',
@@ -281,6 +288,13 @@ export const MESSAGES = {
     from: 'host',
     fields: { ranges: 'bin' },
     doc: 'Posted. The host gives up the backing of pages: they read as zero.',
+  },
+  limitDirtyRate: {
+    id: 48,
+    group: 'memory',
+    from: 'host',
+    fields: { pages_per_s: 'u32' },
+    doc: 'Posted. A vCPU that writes more other pages a second waits; 0: any.',
   },
   dirtyLogEnable: {
     id: 44,

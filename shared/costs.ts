@@ -25,6 +25,8 @@ export interface Costs {
   readonly clearPageNs: number;
   /** Guest: extra time for the first touch of a page that the host has not yet backed. */
   readonly hostFaultNs: number;
+  /** Guest: the first write to a page since its dirty bit was cleared, a fault of write protection. */
+  readonly dirtyFaultNs: number;
   /** Guest: visit one free list node while the zone lock is held. */
   readonly listNodeNs: number;
   /** Guest: lock or unlock a zone with interrupts off. */
@@ -55,6 +57,7 @@ export const DEFAULT_COSTS: Costs = {
   allocNs: 500,
   clearPageNs: 1_080,
   hostFaultNs: 8_700,
+  dirtyFaultNs: 0,
   listNodeNs: 20,
   zoneLockNs: 100,
   migratePageNs: 20_000,

@@ -48,6 +48,8 @@ export class CheckedMemory {
   /** Errors as of `Process.touchRange`. */
   *write(first: number, count: number): Kthread<Errno> {
     this.#check(first, count);
+    // Until it is written, whatever may be found there.
+    this.#tags.fill(0, first, first + count);
     const outcome = yield* this.#process.touchRange(first, count, true, this.#cpu);
     const { ram } = this.#users.kernel;
     for (let vpn = first; vpn < first + count; vpn++) {

@@ -17,6 +17,12 @@ export class DirtyLog {
   readonly bits: Bitmap;
   /** Times that a vCPU stopped because the ring was full. */
   ringFullCount = 0;
+  /** Writes that found the bit of their page clear: each is a fault of write protection. */
+  faultCount = 0;
+  /** A vCPU that causes more of them waits; 0: there is no limit. */
+  limitPagesPerS = 0;
+  /** What they have waited for so far. */
+  limitedNs = 0;
   #enabled = false;
   #ringEntries = 0;
   /** Pages in the ring: one is pushed once until the ring is reaped. Null: there is no ring. */
@@ -57,12 +63,14 @@ export class DirtyLog {
 
   mark(pfn: number): void {
     if (!this.#enabled) return;
+    if (!this.bits.get(pfn)) this.faultCount++;
     this.bits.set(pfn);
     if (this.#pushed) this.#push(this.#pushed, pfn);
   }
 
   markRange(pfn: number, pageCount: number): void {
     if (!this.#enabled) return;
+    this.faultCount += pageCount - this.bits.countRange(pfn, pageCount);
     this.bits.setRange(pfn, pageCount);
     if (!this.#pushed) return;
     for (let i = pfn; i < pfn + pageCount; i++) this.#push(this.#pushed, i);

@@ -102,6 +102,9 @@ export class Guest {
     switch (message.name) {
       case 'run':
         return this.#run(message.until_ns, message.notify_ns);
+      case 'steal':
+        this.#scheduler.steal(message.until_ns);
+        return null;
       case 'irq':
       case 'used':
       case 'configChanged':

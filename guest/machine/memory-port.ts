@@ -25,6 +25,9 @@ export class MemoryPort {
       case 'discard':
         forEachRange(rangesOf(message.ranges, ram.pageCount), (pfn, n) => ram.discard(pfn, n));
         return null;
+      case 'limitDirtyRate':
+        ram.dirtyLog.limitPagesPerS = message.pages_per_s;
+        return null;
       case 'dirtyLogEnable':
         ram.dirtyLog.enable(message.enabled, {
           initiallySet: message.initially_set,

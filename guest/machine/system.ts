@@ -214,6 +214,8 @@ export class System<T extends CountingTransport = CountingTransport> {
       ...Object.assign({}, ...this.#movableUsers().map(({ counters }) => counters)),
       hwpoison_pages: this.folios.poisonedPages,
       corruptions: this.contents.corruptions,
+      dirty_faults: this.ram.dirtyLog.faultCount,
+      dirty_limited_ns: this.ram.dirtyLog.limitedNs,
       dirty_ring_full: this.ram.dirtyLog.ringFullCount,
       strategy_holds: Number(this.strategy?.holds === true),
       hinting_declined_trusted_free: Number(this.#refusesToHint),

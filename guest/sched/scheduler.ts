@@ -39,6 +39,13 @@ export class Scheduler {
     this.#busyUntil = new Float64Array(vcpuCount);
   }
 
+  /** No vCPU runs before that time, except for what it is doing now. */
+  steal(untilNs: Nanoseconds): void {
+    for (const [cpu, busyNs] of this.#busyUntil.entries()) {
+      this.#busyUntil[cpu] = Math.max(busyNs, untilNs);
+    }
+  }
+
   setWorkload(workload: Workload | null): void {
     this.#workload = workload;
   }

@@ -3,10 +3,11 @@
  * accurate the hints were. No device or migration code calls it or reads it; what it finds out
  * changes nothing.
  */
-import type { MigrationFigures, MigrationReport } from '../../protocol/index.ts';
+import type { MigrationReport } from '../../protocol/index.ts';
 import { toUint32, u32Bytes } from '../../protocol/index.ts';
-import { BallastError, Bitmap, type Pfn } from '../../shared/index.ts';
+import { BallastError, Bitmap, NS_PER_MS, type Pfn } from '../../shared/index.ts';
 import type { MigrationObserver } from '../migration/migration.ts';
+import type { PrecopyFigures } from '../migration/migration-counters.ts';
 import type { Precopy } from '../migration/precopy.ts';
 import type { Vmm } from '../vmm.ts';
 import { Waste } from './waste.ts';
@@ -36,6 +37,7 @@ export class Evaluator implements MigrationObserver {
   #pending: number[] = [];
   #startCounters: Readonly<Record<string, number>> = {};
   #startLatePages = 0;
+  #startStolenNs = 0;
   #end: End | null = null;
 
   constructor(vmm: Vmm, onProgress: (sentPages: number, remainingPages: number) => void) {
@@ -48,6 +50,7 @@ export class Evaluator implements MigrationObserver {
   async begin(): Promise<void> {
     this.#startCounters = await guestStatistics(this.#vmm);
     this.#startLatePages = this.#vmm.device.metrics.hint_pages_late;
+    this.#startStolenNs = this.#vmm.cpuThrottle.stolenNs;
   }
 
   async passStarted(cmdId: number | null): Promise<void> {
@@ -108,7 +111,7 @@ export class Evaluator implements MigrationObserver {
   }
 
   /** Of a migration that is over; without what only the destination can find. */
-  async report(precopy: Precopy, figures: MigrationFigures): Promise<MigrationReport> {
+  async report(precopy: Precopy, figures: PrecopyFigures): Promise<MigrationReport> {
     const vmm = this.#vmm;
     const { ledger } = precopy;
     const { free, counters } = this.#end ?? (await this.#lookAtGuest());
@@ -116,8 +119,9 @@ export class Evaluator implements MigrationObserver {
     const added = (name: string): number => total(name) - (this.#startCounters[name] ?? 0);
     const recorded = added('hint_recorded_pages');
     const holds = added('lock_holds');
+    const stolenNs = vmm.cpuThrottle.stolenNs - this.#startStolenNs + added('dirty_limited_ns');
     return {
-      migration: figures,
+      migration: { ...figures, stolen_cpu_ms: Math.round(stolenNs / NS_PER_MS) },
       hints: {
         rounds: this.#roundCount,
         blocks: ledger.blocks,

@@ -3,6 +3,9 @@ import type { MigrationFigures } from '../../protocol/index.ts';
 import { type Nanoseconds, NS_PER_MS } from '../../shared/index.ts';
 import type { HintLedger } from './hint-ledger.ts';
 
+/** What the migration thread knows; who watches it adds what the guest has lost. */
+export type PrecopyFigures = Omit<MigrationFigures, 'stolen_cpu_ms'>;
+
 export interface MigrationTimes {
   readonly startNs: Nanoseconds;
   readonly setupNs: Nanoseconds;
@@ -20,7 +23,7 @@ export class MigrationCounters {
     status: MigrationFigures['status'],
     { startNs, setupNs, downtimeNs, endNs }: MigrationTimes,
     ledger: HintLedger,
-  ): MigrationFigures {
+  ): Omit<PrecopyFigures, 'throttle_percentage'> {
     return {
       status,
       total_ms: Math.round((endNs - startNs) / NS_PER_MS),

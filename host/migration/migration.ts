@@ -3,10 +3,11 @@
  * runs to its end, or in steps of time between which it can be asked, limited and cancelled; who
  * evaluates it watches from outside.
  */
-import type { MigrateParams, MigrationFigures, MigrationStatus } from '../../protocol/index.ts';
+import type { MigrateParams, MigrationStatus } from '../../protocol/index.ts';
 import { BallastError, type Nanoseconds } from '../../shared/index.ts';
 import { TAG_RECORD_BYTES } from '../memory/records.ts';
 import type { Vmm } from '../vmm.ts';
+import type { PrecopyFigures } from './migration-counters.ts';
 import { Precopy, type PrecopyOptions } from './precopy.ts';
 import type { MigrationStream } from './stream.ts';
 import type {
@@ -58,12 +59,12 @@ export class Migration {
   readonly #vmm: Vmm;
   readonly #target: MigrationTarget;
   readonly #observer: MigrationObserver;
-  readonly #thread: MigrationThread<MigrationFigures>;
-  #step: IteratorResult<MigrationRequest, MigrationFigures>;
+  readonly #thread: MigrationThread<PrecopyFigures>;
+  #step: IteratorResult<MigrationRequest, PrecopyFigures>;
   #status: MigrationStatus = 'setup';
   /** A pause before the switchover is over, or is not to be. */
   #mayContinue = false;
-  #figures: MigrationFigures | null = null;
+  #figures: PrecopyFigures | null = null;
   /** Why it failed. */
   #error: BallastError | null = null;
   /** Why it was cancelled, if there is more to say than that. */
@@ -103,7 +104,7 @@ export class Migration {
   }
 
   /** Once it is over. */
-  get figures(): MigrationFigures | null {
+  get figures(): PrecopyFigures | null {
     return this.#figures;
   }
 
@@ -147,7 +148,7 @@ export class Migration {
    * To its end, without a pause; the vCPUs are stopped when it has completed.
    * @throws BallastError when the channel to the guest breaks; a destination that does is no error.
    */
-  async run(): Promise<MigrationFigures> {
+  async run(): Promise<PrecopyFigures> {
     this.#mayContinue = true;
     await this.#runThread(Number.POSITIVE_INFINITY, never);
     return this.#figures!;
@@ -181,7 +182,7 @@ export class Migration {
   async #next(
     request: MigrationRequest,
     stop: () => boolean,
-  ): Promise<IteratorResult<MigrationRequest, MigrationFigures> | null> {
+  ): Promise<IteratorResult<MigrationRequest, PrecopyFigures> | null> {
     // Nobody else runs here, so there is nothing to let in between.
     if (request.kind === 'preempt') return this.#thread.next();
     let reply: MigrationReply;
@@ -233,7 +234,7 @@ export class Migration {
     this.#error ??= error;
   }
 
-  async #end(figures: MigrationFigures): Promise<MigrationFigures> {
+  async #end(figures: PrecopyFigures): Promise<PrecopyFigures> {
     if (figures.status !== 'completed') {
       this.#become(figures.status);
       return figures;

@@ -4,21 +4,25 @@
  * and switchover when what is left fits into the downtime limit. Hints take pages out of the bitmap
  * whenever the device takes them, so also between two requests of the thread.
  */
-import type { MigrateParams, MigrationFigures } from '../../protocol/index.ts';
+import type { MigrateParams } from '../../protocol/index.ts';
 import {
   type Nanoseconds,
   NS_PER_MS,
-  NS_PER_S,
   PAGE_SIZE_BYTES,
   type Pfn,
   type Plants,
 } from '../../shared/index.ts';
 import type { HintOrigin } from '../balloon/hinting.ts';
 import { BandwidthWindow } from './bandwidth-window.ts';
+import { Convergence, giveUpAfterNs } from './convergence.ts';
 import { createMigrationLog } from './create-migration-log.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
 import { HintLedger } from './hint-ledger.ts';
-import { MigrationCounters, type MigrationTimes } from './migration-counters.ts';
+import {
+  MigrationCounters,
+  type MigrationTimes,
+  type PrecopyFigures,
+} from './migration-counters.ts';
 import type { MigrationLog } from './migration-log.ts';
 import type { MigrationStream } from './stream.ts';
 import {
@@ -46,13 +50,6 @@ const STALL_STEP_NS = 10 * NS_PER_MS;
 /** A slice ends after so much time or so many pages, so that hints and the guest get their turn. */
 const SLICE_NS = NS_PER_MS;
 const SLICE_PAGES_MAX = 4096;
-/**
- * A guest that dirties faster than the link carries never converges, and somebody cancels: here after
- * ten minutes, or after so many times what its memory takes on a link of that bandwidth.
- */
-const GIVE_UP_NS = 600 * NS_PER_S;
-const GIVE_UP_PASSES = 3;
-
 /** What the plant makes of every log. */
 const UNSAFE_LOG = { dirtyLog: 'kvm-bitmap', hintRemedy: 'none' } as const;
 
@@ -68,6 +65,7 @@ export interface PrecopyOptions {
 export class Precopy {
   readonly ledger: HintLedger;
   readonly bitmap: DirtyBitmap;
+  readonly convergence: Convergence;
   readonly #machine: MigrationMachine;
   #params: MigrateParams;
   readonly #log: MigrationLog;
@@ -105,12 +103,15 @@ export class Precopy {
     this.#stream = stream;
     this.#watcher = watcher;
     this.#options = options;
+    this.convergence = new Convergence(params, machine, (downtimeLimitMs) =>
+      this.setLimits({ downtimeLimitMs }),
+    );
     this.bitmap = new DirtyBitmap(ram);
     this.ledger = new HintLedger(ramPages);
   }
 
   /** migrate-set-parameters: from the next window on. */
-  setLimits(limits: Pick<MigrateParams, 'bandwidthBytesPerS' | 'downtimeLimitMs'>): void {
+  setLimits(limits: Partial<MigrateParams>): void {
     this.#params = { ...this.#params, ...limits };
   }
 
@@ -124,7 +125,6 @@ export class Precopy {
     this.#ended ??= how;
   }
 
-  /** It was cancelled or has failed. */
   get hasEnded(): boolean {
     return this.#ended !== null;
   }
@@ -137,16 +137,17 @@ export class Precopy {
   /**
    * The migration thread, for one run; the vCPUs are stopped when it returns status completed.
    */
-  *run(enter: EnterState = () => {}): MigrationThread<MigrationFigures> {
+  *run(enter: EnterState = () => {}): MigrationThread<PrecopyFigures> {
     this.#log.start();
     try {
       return yield* this.#migrate(enter);
     } finally {
       this.#log.stop();
+      this.convergence.stop();
     }
   }
 
-  *#migrate(enter: EnterState): MigrationThread<MigrationFigures> {
+  *#migrate(enter: EnterState): MigrationThread<PrecopyFigures> {
     const machine = this.#machine;
     const startNs = machine.now;
     machine.log.add(startNs, 'migrate', { bandwidth: this.#params.bandwidthBytesPerS });
@@ -154,8 +155,7 @@ export class Precopy {
     const setupNs = machine.now - startNs;
     enter('active');
     this.#window.begin(machine.now);
-    const passNs = (this.remainingBytes * NS_PER_S) / this.#params.bandwidthBytesPerS;
-    const giveUpNs = Math.max(GIVE_UP_NS, GIVE_UP_PASSES * passNs);
+    const giveUpNs = giveUpAfterNs(this.remainingBytes, this.#params);
     while (!(yield* this.#converged())) {
       if (machine.now - startNs > giveUpNs) this.end('cancelled');
       if (this.#ended) {
@@ -175,14 +175,13 @@ export class Precopy {
     return this.#report(status, { startNs, setupNs, downtimeNs: machine.now - stoppedNs });
   }
 
-  #report(
-    status: MigrationFigures['status'],
-    times: Omit<MigrationTimes, 'endNs'>,
-  ): MigrationFigures {
+  #report(status: PrecopyFigures['status'], times: Omit<MigrationTimes, 'endNs'>): PrecopyFigures {
     const { now, log } = this.#machine;
     const { normal, duplicate, dirtySyncs } = this.#counters;
     log.add(now, 'migrated', { status, normal, duplicate, dirtySyncs });
-    return this.#counters.figures(status, { ...times, endNs: now }, this.ledger);
+    const { throttlePercentage } = this.convergence;
+    const figures = this.#counters.figures(status, { ...times, endNs: now }, this.ledger);
+    return { ...figures, throttle_percentage: throttlePercentage };
   }
 
   /** migration_bitmap_sync_precopy: no hint is applied between its beginning and its end. */
@@ -194,6 +193,7 @@ export class Precopy {
     const log = yield* this.#log.sync();
     yield preempt('log read');
     const added = this.bitmap.sync(log);
+    this.convergence.synced(machine.now, added, this.#counters.transferredBytes);
     if (this.#options.neverResendHinted) this.bitmap.clearAll(this.ledger.everSkipped);
     this.#stream.mark(this.#counters.dirtySyncs);
     this.passes = this.#counters.dirtySyncs;

@@ -60,6 +60,8 @@ export interface MigrationMachine {
   running: boolean;
   /** Queue a message to the guest: it takes effect before anything that is asked of it later. */
   post(message: Message): void;
+  /** The vCPUs sleep so much of their time, in percent. */
+  throttle(percentage: number): void;
   emit<N extends HostEventName>(event: N, data: HostEventData[N]): void;
 }
 

@@ -45,6 +45,7 @@ Examples:
   $ ballast compare idle-1g
   $ ballast compare churn-1g --strategies none,alloc --json out.json
   $ ballast compare ./my-recording --jobs 1 --seed 7
+  $ ballast compare churn-1g --strategies none,alloc --policies default,auto-converge
   $ ballast compare idle-1g --set mm.init_on_alloc=false --set migration.bandwidth=100MiB/s
 ${FIGURES}
 ${EXIT_STATUSES}

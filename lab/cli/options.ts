@@ -1,6 +1,11 @@
 import { availableParallelism } from 'node:os';
 import { InvalidArgumentError } from 'commander';
-import { STRATEGIES, type StrategyName } from '../../protocol/control.ts';
+import {
+  CONVERGENCE_POLICIES,
+  type ConvergencePolicy,
+  STRATEGIES,
+  type StrategyName,
+} from '../../protocol/control.ts';
 
 /** Values of command-line options, each with a clear refusal. */
 
@@ -13,6 +18,15 @@ export function parseStrategy(text: string): StrategyName {
   if (!strategy)
     throw new InvalidArgumentError(`Expected one of ${STRATEGIES.join(', ')}, found "${text}".`);
   return strategy;
+}
+
+export function parsePolicies(text: string): ConvergencePolicy[] {
+  return text.split(',').map((name) => {
+    const policy = CONVERGENCE_POLICIES.find((one) => one === name.trim());
+    if (policy) return policy;
+    const known = CONVERGENCE_POLICIES.join(', ');
+    throw new InvalidArgumentError(`Expected one of ${known}, found "${name}".`);
+  });
 }
 
 export function parseSeed(text: string): number {

@@ -1,5 +1,10 @@
 import type { Command } from 'commander';
-import { STRATEGIES, type StrategyName } from '../../protocol/control.ts';
+import {
+  CONVERGENCE_POLICIES,
+  type ConvergencePolicy,
+  STRATEGIES,
+  type StrategyName,
+} from '../../protocol/control.ts';
 import { ExitStatus } from '../../shared/index.ts';
 import { renderResult } from '../report/table.ts';
 import { isGood } from '../runner/expectation.ts';
@@ -8,7 +13,14 @@ import { type RunOptions, runScenario } from '../runner/run.ts';
 import { loadScenario } from '../scenario/load.ts';
 import type { Scenario } from '../scenario/scenario.ts';
 import { COMPARE_GUIDE, RUN_GUIDE } from './guide.ts';
-import { collect, defaultJobs, parseJobs, parseSeed, parseStrategies } from './options.ts';
+import {
+  collect,
+  defaultJobs,
+  parseJobs,
+  parsePolicies,
+  parseSeed,
+  parseStrategies,
+} from './options.ts';
 import { ballastVersion, print, wantsColor, writeJson } from './output.ts';
 import { ProgressDisplay } from './progress.ts';
 
@@ -16,6 +28,7 @@ import { ProgressDisplay } from './progress.ts';
 
 export interface SimulationFlags {
   readonly strategies?: StrategyName[];
+  readonly policies?: ConvergencePolicy[];
   readonly json?: string;
   readonly seed?: number;
   readonly jobs?: number;
@@ -47,6 +60,11 @@ export function addCompareCommand(program: Command, done: (status: number) => vo
       'name in scenarios/, scenario file, .ballast file or folder of a recording',
     );
   addSimulationOptions(command)
+    .option(
+      '--policies <list>',
+      `a machine for each policy of convergence: ${CONVERGENCE_POLICIES.join(',')}`,
+      parsePolicies,
+    )
     .addHelpText('after', COMPARE_GUIDE)
     .action(async (argument: string, flags: SimulationFlags) => {
       const strategies = flags.strategies ?? [...STRATEGIES];
@@ -77,6 +95,7 @@ export function loadOptions(flags: SimulationFlags) {
     overrides: flags.set ?? [],
     ...(flags.strategies ? { strategies: flags.strategies } : {}),
     ...(flags.seed === undefined ? {} : { seed: flags.seed }),
+    ...(flags.policies ? { policies: flags.policies } : {}),
   };
 }
 

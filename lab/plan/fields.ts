@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import {
+  CONVERGENCE_POLICIES,
   type KernelOptions,
   type MigrateParams,
   type MmOptions,
@@ -131,4 +132,6 @@ export const migrationFields = {
   hintRemedy: z.enum(HINT_REMEDIES),
   clearBitmapShift: z.int().min(CLEAR_BITMAP_SHIFT_MIN).max(CLEAR_BITMAP_SHIFT_MAX),
   pauseBeforeSwitchover: isOn,
+  policy: z.enum(CONVERGENCE_POLICIES),
+  vcpuDirtyLimitBytesPerS: z.int().positive().max(MAX_SIZE_BYTES),
 } satisfies FieldsOf<MigrateParams>;

@@ -92,7 +92,7 @@ const planFields = {
   linux: z.strictObject({ kernelArguments: z.string(), keepBooted: z.boolean() }).nullable(),
   migration: z
     .strictObject(migrationFields)
-    .extend({ pauseBeforeSwitchover: migrationFields.pauseBeforeSwitchover.optional() }),
+    .partial({ pauseBeforeSwitchover: true, policy: true, vcpuDirtyLimitBytesPerS: true }),
   monitorLatencyNs: machineFields.monitorLatencyNs,
 } satisfies { readonly [K in keyof Plan]: z.ZodType };
 

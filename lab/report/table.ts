@@ -24,6 +24,7 @@ export function renderResult(result: Result, options: TableOptions): string {
     migrationTable(result.runs, paint),
     hintTable(result.runs, paint),
     holdLine(result.runs, paint),
+    ...throttleLines(result.runs, paint),
     countersTable(result.runs, paint),
     ...verdicts(result.runs, paint),
   ];
@@ -165,6 +166,17 @@ function holdLine(runs: readonly Run[], paint: Paint): string {
   if (loose.length === 0) return '';
   const logs = [...new Set(loose.map((run) => run.dirty_log))].join(', ');
   return paint.dim(`${names(loose)}: pages are not held; safe with this dirty log (${logs})`);
+}
+
+/** What its convergence has cost each guest that was slowed. */
+function throttleLines(runs: readonly Run[], paint: Paint): string[] {
+  return runs.flatMap((run) => {
+    const { throttle_percentage: percent = 0, stolen_cpu_ms: stolenMs = 0 } = run.migration ?? {};
+    if (!run.migration || stolenMs === 0) return [];
+    const how = percent > 0 ? `throttled to ${percent} %` : 'its writes limited';
+    const [stolen, total] = [stolenMs, run.migration.total_ms].map((ms) => (ms / 1000).toFixed(1));
+    return [paint.dim(`${labelOf(run)}: ${how}, ${stolen} s of ${total} s taken from each vCPU`)];
+  });
 }
 
 /** What holds is a count; what does not is told in full. */

@@ -1,6 +1,6 @@
 import type { StrategyName } from '../../protocol/control.ts';
 import type { MeasuredRun } from '../recording/facts.ts';
-import { ERROR_KEYS, MIGRATION_KEYS, type Run } from './result.ts';
+import { ERROR_KEYS, MEASURED_KEYS, type Run } from './result.ts';
 
 /** Figures that one run alone does not have: measured, error and efficiency. Pure arithmetic. */
 
@@ -16,7 +16,7 @@ export function measuredOf(strategy: StrategyName, runs: readonly MeasuredRun[])
   const matching = runs.filter((run) => run.freePageHint === hint);
   if (matching.length === 0) return null;
   const arrays: Record<string, unknown[]> = {};
-  for (const key of MIGRATION_KEYS) {
+  for (const key of MEASURED_KEYS) {
     arrays[key] = matching
       .map((run) => run.figures[key])
       .filter((value) => typeof value === (key === 'status' ? 'string' : 'number'));

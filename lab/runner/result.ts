@@ -20,9 +20,9 @@ const migration = z.object({
   skipped_pages: count,
   resent_pages: count,
   dirty_sync_count: count,
+  throttle_percentage: count,
+  stolen_cpu_ms: count,
 });
-export type MigrationKey = keyof z.infer<typeof migration>;
-export const MIGRATION_KEYS = Object.keys(migration.shape) as MigrationKey[];
 /** Figures of which prediction and measurement are compared. */
 export const ERROR_KEYS = [
   'normal_pages',
@@ -44,6 +44,9 @@ const measured = z.object({
   resent_pages: z.array(count),
   dirty_sync_count: z.array(count),
 });
+
+/** Of a real migration, by the names of query-migrate. */
+export const MEASURED_KEYS = Object.keys(measured.shape) as (keyof typeof measured.shape)[];
 
 const runSchema = z.object({
   strategy: z.enum(STRATEGIES as readonly [string, ...string[]]),

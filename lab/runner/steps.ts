@@ -5,7 +5,6 @@ import type {
   StrategyName,
 } from '../../protocol/control.ts';
 import { NS_PER_MS, NS_PER_S } from '../../shared/index.ts';
-import { MAX_DURATION_NS } from '../input/units.ts';
 import type { Progress } from '../machine/control.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { Scenario, Step } from '../scenario/scenario.ts';
@@ -89,9 +88,6 @@ type Disturbance = Extract<
   { kind: 'target' | 'stop' | 'cont' | 'cancel' | 'continue' | 'limits' | 'link' | 'kill' }
 >;
 
-/** As the longest duration that a scenario may name. */
-const LONGEST_WAIT_NS = MAX_DURATION_NS;
-
 async function runStep(machine: Machine, step: ActiveStep, trail: Trail): Promise<void> {
   switch (step.kind) {
     case 'boot':
@@ -142,8 +138,10 @@ async function runStep(machine: Machine, step: ActiveStep, trail: Trail): Promis
       if (step.waits) await collect(machine, trail);
       return;
     case 'waitForEnd':
-      await machine.waitForEnd(step.end, LONGEST_WAIT_NS);
-      if (step.end.kind === 'migration') await collect(machine, trail);
+      await machine.waitForEnd(step.end, step.atMostNs);
+      if (step.end.kind === 'migration' && !(await isMigrating(machine))) {
+        await collect(machine, trail);
+      }
       return;
     default:
       return disturb(machine, step, trail);
@@ -174,6 +172,12 @@ async function disturb(machine: Machine, step: Disturbance, trail: Trail): Promi
   }
 }
 
+const OVER: readonly HostStatus['migration'][] = ['none', 'completed', 'failed', 'cancelled'];
+
+async function isMigrating(machine: Machine): Promise<boolean> {
+  return machine.migrates && !OVER.includes((await machine.status()).migration);
+}
+
 /** What became of the migration that was started last, when it is over. */
 async function collect(machine: Machine, trail: Trail): Promise<void> {
   if (!trail.awaitsReport) return;
@@ -195,12 +199,21 @@ function momentOf(status: HostStatus): Moment {
   return { ...counters, actual_pages, protocol_violations };
 }
 
+/** Who sends all memory so often and has not ended is not going to. */
+const STALLED_PASSES = 5;
+
 /** Without a switchover there is no destination to compare with. */
 function migrationNotes({ migration, error_desc: why }: MigrationReport): string[] {
   if (migration.status === 'completed') return [];
   const seconds = Math.round(migration.total_ms / 1000);
   const reason = why === null ? '' : ` (${why})`;
-  return [`migration ${migration.status} after ${seconds} s${reason}: no page of it was verified`];
+  const stall =
+    migration.dirty_sync_count < STALLED_PASSES
+      ? ''
+      : `, not converged in ${migration.dirty_sync_count} passes`;
+  return [
+    `migration ${migration.status} after ${seconds} s${stall}${reason}: no page of it was verified`,
+  ];
 }
 
 /** Recordings end some ten milliseconds after the recorded migration did. */

@@ -122,6 +122,8 @@ function paramsOf(migration: MigrationFile): NonNullable<MachineOptions['migrati
     hintRemedy: migration.hint_remedy,
     clearBitmapShift: migration.clear_bitmap_shift,
     pauseBeforeSwitchover: migration.pause_before_switchover,
+    policy: migration.policy,
+    vcpuDirtyLimitBytesPerS: migration.vcpu_dirty_limit,
   };
 }
 
@@ -157,7 +159,7 @@ function completeStep(step: StepFile, migration: MigrateParams, where: string): 
   }
   if (step.wait !== undefined) {
     if ('until' in step.wait) return { kind: 'waitUntilMigrateAt' };
-    if ('end' in step.wait) return { kind: 'waitForEnd', end: step.wait.end };
+    if ('end' in step.wait) return { kind: 'waitForEnd', ...step.wait };
     return { kind: 'waitFor', durationNs: step.wait.forNs };
   }
   if (step.expect !== undefined) {

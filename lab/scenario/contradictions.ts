@@ -58,6 +58,11 @@ function ofLinux(file: ScenarioFile, scenario: Scenario): Problem[] {
   for (const key of Object.keys(file.mm ?? {})) {
     if (!LINUX_MM.has(key)) problems.push({ path: ['mm', key], expected });
   }
+  const { policy = 'default' } = scenario.migration;
+  if (policy !== 'default') {
+    const path = ['migration', 'policy'];
+    problems.push({ path, expected: 'default with guest: linux, which nobody slows' });
+  }
   if (scenario.vcpus !== 1) {
     problems.push({ path: ['machine', 'vcpus'], expected: '1 with guest: linux' });
   }

@@ -16,6 +16,8 @@ export const RUN_FIGURES = [
   'skipped_pages',
   'resent_pages',
   'dirty_sync_count',
+  'throttle_percentage',
+  'stolen_cpu_ms',
   'rounds',
   'blocks',
   'hinted_pages',

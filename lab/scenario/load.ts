@@ -1,7 +1,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { basename, extname, resolve } from 'node:path';
 import { parse as parseYaml } from 'yaml';
-import type { StrategyName } from '../../protocol/control.ts';
+import type { ConvergencePolicy, StrategyName } from '../../protocol/control.ts';
 import { BallastError } from '../../shared/index.ts';
 import { problemsOf } from '../input/problems.ts';
 import { packageRoot } from '../process/paths.ts';
@@ -19,6 +19,8 @@ export interface LoadOptions {
   readonly overrides?: readonly string[];
   readonly strategies?: readonly StrategyName[];
   readonly seed?: number;
+  /** A variant for each policy of convergence, in place of the scenario's own. */
+  readonly policies?: readonly ConvergencePolicy[];
 }
 
 /**
@@ -27,13 +29,19 @@ export interface LoadOptions {
  * @throws BallastError BAD_INPUT, FILE_MISSING, RECORDING_*: one line per problem.
  */
 export async function loadScenario(argument: string, options: LoadOptions = {}): Promise<Scenario> {
-  const overrides = (options.overrides ?? []).map(parseOverride);
+  const overrides = [...(options.overrides ?? []).map(parseOverride), ...variantsOf(options)];
   const found = await findArgument(argument);
   if (found.kind === 'scenario') {
     return parseScenario(found.path, await readFile(found.path, 'utf8'), { ...options, overrides });
   }
   const text = `recording: ${JSON.stringify(found.path)}\n`;
   return parseScenario(argument, text, { ...options, overrides });
+}
+
+function variantsOf({ policies }: LoadOptions): Override[] {
+  if (!policies) return [];
+  const value = policies.map((policy) => ({ name: policy, migration: { policy } }));
+  return [{ path: ['variants'], value, text: `--policies ${policies.join(',')}` }];
 }
 
 interface ParseOptions extends Omit<LoadOptions, 'overrides'> {

@@ -28,7 +28,7 @@ export type Step =
   | { readonly kind: 'hint'; readonly acknowledgeOnStop: boolean }
   /** `waits` false: it gets on in the background. */
   | { readonly kind: 'migrate'; readonly params: MigrateParams; readonly waits: boolean }
-  | { readonly kind: 'waitForEnd'; readonly end: RunEnd }
+  | { readonly kind: 'waitForEnd'; readonly end: RunEnd; readonly atMostNs: number }
   | { readonly kind: 'target'; readonly sizeBytes: number }
   | { readonly kind: 'stop' | 'cont' | 'cancel' | 'continue' }
   | { readonly kind: 'limits'; readonly params: Partial<MigrateParams> }

@@ -2,7 +2,13 @@ import { z } from 'zod';
 import type { RunEnd } from '../../protocol/control.ts';
 import { HYPERVISOR_NAMES, type HypervisorName } from '../../protocol/dirty-log.ts';
 import { optionalEach } from '../input/optional-each.ts';
-import { durationNs, parseDuration, rateBytesPerS, sizeBytes } from '../input/units.ts';
+import {
+  durationNs,
+  MAX_DURATION_NS,
+  parseDuration,
+  rateBytesPerS,
+  sizeBytes,
+} from '../input/units.ts';
 import {
   costFields,
   driverFields,
@@ -42,20 +48,19 @@ const boundObject = z.strictObject({
 });
 export type Bound = { equal?: number } & z.infer<typeof boundObject>;
 
-const wait = z
-  .unknown()
-  .transform((value, context): { forNs: number } | { until: 'migrate_at' } | { end: RunEnd } => {
-    const until = untilMoment.safeParse(value).data?.until;
-    if (until === 'migrate_at') return { until };
-    const end = until === undefined ? null : runEndOf(until);
-    if (end) return { end };
-    const ns = parseDuration(value);
-    if (typeof ns === 'number') return { forNs: ns };
-    const moments = 'migrate_at, migration, switchover, balloon or a pass such as "pass 3"';
-    context.addIssue({ code: 'custom', message: `${ns}, or { until } with ${moments}` });
-    return z.NEVER;
-  });
-const untilMoment = z.strictObject({ until: z.string() });
+const wait = z.unknown().transform((value, context): WaitFile => {
+  const { until, at_most: atMostNs } = untilMoment.safeParse(value).data ?? {};
+  if (until === 'migrate_at' && atMostNs === undefined) return { until };
+  const end = until === undefined ? null : runEndOf(until);
+  if (end) return { end, atMostNs: atMostNs ?? MAX_DURATION_NS };
+  const ns = parseDuration(value);
+  if (typeof ns === 'number') return { forNs: ns };
+  const moments = 'migrate_at, migration, switchover, balloon or a pass such as "pass 3"';
+  context.addIssue({ code: 'custom', message: `${ns}, or { until } with ${moments}` });
+  return z.NEVER;
+});
+const untilMoment = z.strictObject({ until: z.string(), at_most: durationNs().optional() });
+type WaitFile = { forNs: number } | { until: 'migrate_at' } | { end: RunEnd; atMostNs: number };
 
 /** Null: there is no such moment. */
 function runEndOf(until: string): RunEnd | null {
@@ -73,6 +78,8 @@ const migration = z.strictObject({
   hint_remedy: migrationFields.hintRemedy.optional(),
   clear_bitmap_shift: migrationFields.clearBitmapShift.optional(),
   pause_before_switchover: z.boolean().optional(),
+  policy: migrationFields.policy.optional(),
+  vcpu_dirty_limit: rateBytesPerS().optional(),
 });
 export type MigrationFile = z.infer<typeof migration>;
 

@@ -20,6 +20,8 @@ export function exampleRun(
       skipped_pages: 200_000,
       resent_pages: 150_000,
       dirty_sync_count: 3,
+      throttle_percentage: 0,
+      stolen_cpu_ms: 0,
     },
     migrations: { migrations_completed: 1, migrations_failed: 0, migrations_cancelled: 0 },
     hints: {

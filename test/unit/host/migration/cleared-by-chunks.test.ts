@@ -17,6 +17,7 @@ function logOf(hintRemedy: HintRemedy, found: readonly number[] = []) {
     device: { canHint: true, hintCmdId: 1, hintStart: () => true, hintStop() {}, hintDone() {} },
     running: true,
     post: (message) => void posted.push(message),
+    throttle: () => {},
     emit: () => {},
   };
   const log = new ClearedByChunks(machine, ram, {

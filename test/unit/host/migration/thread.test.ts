@@ -94,6 +94,8 @@ class PlayedMachine implements MigrationMachine {
     };
   }
 
+  throttle(): void {}
+
   emit(): void {}
 
   post(message: Message): void {

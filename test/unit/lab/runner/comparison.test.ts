@@ -8,7 +8,7 @@ import {
   isGood,
 } from '../../../../lab/runner/expectation.ts';
 import {
-  MIGRATION_KEYS,
+  MEASURED_KEYS,
   type Run,
   resultJsonSchema,
   resultSchema,
@@ -36,7 +36,7 @@ describe('measured', () => {
 
   test('has an array for each key of migration, empty when it was not measured', () => {
     const measured = measuredOf('none', measuredRuns);
-    expect(Object.keys(measured ?? {})).toEqual(MIGRATION_KEYS);
+    expect(Object.keys(measured ?? {})).toEqual(MEASURED_KEYS);
     expect(measured?.setup_ms).toEqual([]);
     expect(measured?.status).toEqual(['completed', 'completed']);
   });

@@ -426,3 +426,11 @@ describe('--set', () => {
     expect({}).not.toHaveProperty('x');
   });
 });
+
+test('policies of convergence are variants', async () => {
+  const { variants } = await loadScenario('idle-1g', { policies: ['default', 'auto-converge'] });
+  expect(variants.map(({ variant, migration }) => [variant, migration.policy])).toEqual([
+    ['default', 'default'],
+    ['auto-converge', 'auto-converge'],
+  ]);
+});
