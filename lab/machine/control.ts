@@ -162,6 +162,8 @@ export class Control {
     this.#broken ??= error;
     this.#host.fail(this.#broken);
     this.#destination?.fail(this.#broken);
+    // Without the others it waits for a guest that will not come.
+    void this.#destination?.child.stop();
   }
 }
 

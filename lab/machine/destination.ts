@@ -55,9 +55,10 @@ export class Destinations {
     try {
       const arrival: ArrivalReport = await this.#control.call('arrive', null);
       const pfns = arrival.lost.map(({ pfn }) => pfn);
-      const known = await left.call('ledgerHistories', { pfns });
-      const { peak_rss_bytes: peakRssBytes } = await left.call('retire', null);
-      this.peakRssBytes = Math.max(this.peakRssBytes, peakRssBytes);
+      // Whatever becomes of a host that its guest has left: the guest is whole where it is now.
+      const known = await left.call('ledgerHistories', { pfns }).catch(() => []);
+      const retired = await left.call('retire', null).catch(() => null);
+      this.peakRssBytes = Math.max(this.peakRssBytes, retired?.peak_rss_bytes ?? 0);
       const lines = new Map(pfns.map((pfn, i) => [pfn, known[i] ?? []]));
       return withArrival(report, arrival, (pfn) => lines.get(pfn) ?? []);
     } finally {

@@ -243,7 +243,10 @@ export class Machine implements AsyncDisposable {
     this.#limits = migrate;
     await this.status();
     this.#report = null;
-    await this.#control.call('beginMigration', { migrate, to });
+    await this.#control.call('beginMigration', { migrate, to }).catch(async (error: unknown) => {
+      await this.#destinations.drop();
+      throw error;
+    });
     this.#migrates = true;
   }
 

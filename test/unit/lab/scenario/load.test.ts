@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { parseOverride, parseScenario } from '../../../../lab/scenario/load.ts';
+import { loadScenario, parseOverride, parseScenario } from '../../../../lab/scenario/load.ts';
 import { STEP_NAMES } from '../../../../lab/scenario/schema.ts';
 import { DEFAULT_COSTS } from '../../../../shared/index.ts';
 
