@@ -78,6 +78,8 @@ export interface DeviceConfig extends Partial<DeviceFeatures> {
   readonly numbering?: QueueNumbering;
   /** Each accepted hint is discarded at once, whether or not the guest has reused the pages. */
   readonly discardHints?: boolean;
+  /** Nothing is discarded, since another user relies on the backing: a device that VFIO assigns, say. */
+  readonly inhibitDiscards?: boolean;
   /** Polling of statistics from power-on, seconds of virtual time; default: none. */
   readonly statsPollingIntervalS?: number;
   /** Switched on or off, whatever the profile says. */

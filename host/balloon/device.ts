@@ -66,7 +66,7 @@ export class BalloonDevice {
     this.#queues = new QueueTable(options, this.#offered);
     const ram = options.ram ?? Bitmap.allSet(ramPages);
     this.#ramPageCount = ram.count();
-    this.#discards = new Discards(ram, this.metrics, hooks);
+    this.#discards = new Discards(ram, this.metrics, hooks, options.inhibitDiscards);
     const onHint = options.discardHints ? this.#discardingSink() : hooks.onHint;
     this.#hinting = new HintStateMachine(options, this.metrics, onHint);
     this.#hintQueue = new HintQueue(this.#hinting, this.metrics, options);

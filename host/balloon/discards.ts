@@ -22,8 +22,10 @@ export class Discards {
   readonly #ramPageCount: number;
   readonly #metrics: BalloonMetrics;
   readonly #hooks: DiscardHooks;
+  readonly #isInhibited: boolean;
 
-  constructor(ram: Bitmap, metrics: BalloonMetrics, hooks: DiscardHooks) {
+  constructor(ram: Bitmap, metrics: BalloonMetrics, hooks: DiscardHooks, isInhibited = false) {
+    this.#isInhibited = isInhibited;
     this.#ram = ram;
     this.#ramPageCount = ram.count();
     this.#metrics = metrics;
@@ -31,7 +33,7 @@ export class Discards {
   }
 
   get isInhibited(): boolean {
-    return this.#hooks.discardInhibited?.() ?? false;
+    return this.#isInhibited || (this.#hooks.discardInhibited?.() ?? false);
   }
 
   /** Whether each of these frames holds RAM. */

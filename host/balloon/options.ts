@@ -22,6 +22,8 @@ export interface BalloonDeviceOptions extends DeviceFeatures {
    * reused the pages by then: a driver that does not wait for the ack can lose data.
    */
   readonly discardHints: boolean;
+  /** ram_block_discard_disable: nothing is discarded; who asks for it is answered all the same. */
+  readonly inhibitDiscards: boolean;
   readonly numbering: QueueNumbering;
   readonly queueSizes: Readonly<Record<BalloonQueueName, number>>;
   /** Length of the configuration space; null: as the offered features demand. */
@@ -50,6 +52,7 @@ export const BALLOON_DEVICE_DEFAULTS = {
   ringReset: false,
   suspend: false,
   discardHints: false,
+  inhibitDiscards: false,
   numbering: 'dense-by-offered',
   queueSizes: { inflateq: 128, deflateq: 128, statsq: 128, free_page_vq: 1024, reporting_vq: 32 },
   configBytes: null,

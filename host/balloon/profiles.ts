@@ -152,6 +152,7 @@ export function deviceOptionsOf(
     ...features,
     numbering: config.numbering ?? options.numbering,
     discardHints: config.discardHints ?? options.discardHints,
+    inhibitDiscards: config.inhibitDiscards ?? false,
     quirks: quirksOf(profile, config),
   };
 }

@@ -111,6 +111,7 @@ export const deviceFields = {
   ...switches(DEVICE_FEATURE_NAMES),
   numbering: z.enum(NUMBERINGS),
   discardHints: isOn,
+  inhibitDiscards: isOn,
   statsPollingIntervalS: z
     .number()
     .nonnegative()

@@ -33,6 +33,7 @@ const deviceMap = z.strictObject({
   profile: deviceFields.profile.optional(),
   ...switches(Object.keys(DEVICE_FEATURE_KEYS) as FeatureKey[]),
   discard_hints: deviceFields.discardHints.optional(),
+  inhibit_discards: deviceFields.inhibitDiscards.optional(),
   stats_interval: durationNs().optional(),
   queue_numbering: deviceFields.numbering.optional(),
   quirks: deviceFields.quirks.optional(),
@@ -57,12 +58,14 @@ export function deviceOf(device: DeviceFile = {}): DeviceConfig {
     return isOffered === undefined ? [] : [[name, isOffered] as const];
   });
   const { profile, queue_numbering: numbering, discard_hints: discardHints, quirks } = device;
+  const inhibitDiscards = device.inhibit_discards;
   const intervalNs = device.stats_interval;
   return {
     ...(profile === undefined ? {} : { profile }),
     ...Object.fromEntries(features),
     ...(numbering === undefined ? {} : { numbering }),
     ...(discardHints === undefined ? {} : { discardHints }),
+    ...(inhibitDiscards === undefined ? {} : { inhibitDiscards }),
     ...(intervalNs === undefined ? {} : { statsPollingIntervalS: intervalNs / NS_PER_S }),
     ...(quirks === undefined ? {} : { quirks: Object.fromEntries(Object.entries(quirks)) }),
   };

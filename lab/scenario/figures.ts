@@ -57,6 +57,7 @@ export const DEVICE_FIGURES = [
   'inflated_pfns',
   'deflated_pfns',
   'discarded_pages',
+  'inhibited_discards',
   'hint_rounds',
   'hint_pages_accepted',
   'hint_pages_late',

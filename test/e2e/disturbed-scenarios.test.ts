@@ -30,6 +30,8 @@ describe('a migration that is disturbed', () => {
     'balloon-during-migration',
     'background-load',
     'hint-race-pressure',
+    'inhibited-discards',
+    'oom-during-migration',
   ])('%s', async (name) => expectGood(await loadScenario(name)));
 
   test('as docs/scenarios.md has it', async () => {
