@@ -1,4 +1,4 @@
-import { BalloonFeature, type QueueNumbering } from './balloon.ts';
+import { BalloonFeature, type BalloonQueueName, type QueueNumbering } from './balloon.ts';
 import { Feature } from './virtio.ts';
 
 /**
@@ -80,6 +80,10 @@ export interface DeviceConfig extends Partial<DeviceFeatures> {
   readonly discardHints?: boolean;
   /** Nothing is discarded, since another user relies on the backing: a device that VFIO assigns, say. */
   readonly inhibitDiscards?: boolean;
+  /** Of the rings that it offers, by queue: powers of two. */
+  readonly queueSizes?: Readonly<Partial<Record<BalloonQueueName, number>>>;
+  /** The id of the last round that there was before power-on: ids count up from it, and wrap. */
+  readonly lastCmdId?: number;
   /** Polling of statistics from power-on, seconds of virtual time; default: none. */
   readonly statsPollingIntervalS?: number;
   /** Switched on or off, whatever the profile says. */

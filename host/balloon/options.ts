@@ -29,6 +29,8 @@ export interface BalloonDeviceOptions extends DeviceFeatures {
   /** Length of the configuration space; null: as the offered features demand. */
   readonly configBytes: number | null;
   readonly hintIds: HintIds;
+  /** The id used last; default: there was none. */
+  readonly lastCmdId?: number;
   /** Statistics that the device knows, by tag. */
   readonly stats: ReadonlyMap<number, string>;
   readonly quirks: ReadonlySet<DeviceQuirk>;

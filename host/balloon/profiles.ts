@@ -153,6 +153,8 @@ export function deviceOptionsOf(
     numbering: config.numbering ?? options.numbering,
     discardHints: config.discardHints ?? options.discardHints,
     inhibitDiscards: config.inhibitDiscards ?? false,
+    queueSizes: { ...options.queueSizes, ...config.queueSizes },
+    ...(config.lastCmdId === undefined ? {} : { lastCmdId: config.lastCmdId }),
     quirks: quirksOf(profile, config),
   };
 }

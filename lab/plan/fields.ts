@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { BALLOON_QUEUES, type BalloonQueueName } from '../../protocol/balloon.ts';
 import {
   CONVERGENCE_POLICIES,
   type KernelOptions,
@@ -106,11 +107,25 @@ export function switches<K extends string>(
   >;
 }
 
+/** Descriptors of a split ring. */
+const ringSize = z
+  .int()
+  .min(2)
+  .max(1024)
+  .refine((size) => Number.isInteger(Math.log2(size)), 'a power of two');
+
 export const deviceFields = {
   profile: z.enum(DEVICE_PROFILES),
   ...switches(DEVICE_FEATURE_NAMES),
   numbering: z.enum(NUMBERINGS),
   discardHints: isOn,
+  queueSizes: z.strictObject(
+    Object.fromEntries(BALLOON_QUEUES.map(({ name }) => [name, ringSize.optional()])) as Record<
+      BalloonQueueName,
+      z.ZodOptional<typeof ringSize>
+    >,
+  ),
+  lastCmdId: z.int().nonnegative().max(0xffff_ffff),
   inhibitDiscards: isOn,
   statsPollingIntervalS: z
     .number()

@@ -8,6 +8,7 @@ import {
 import { NS_PER_S } from '../../shared/index.ts';
 import { durationNs } from '../input/units.ts';
 import { deviceFields, switches } from '../plan/fields.ts';
+import { named } from '../plan/settings.ts';
 
 /** The key `device` of a scenario: the name of a profile, or a map of what the device is and offers. */
 
@@ -34,6 +35,8 @@ const deviceMap = z.strictObject({
   ...switches(Object.keys(DEVICE_FEATURE_KEYS) as FeatureKey[]),
   discard_hints: deviceFields.discardHints.optional(),
   inhibit_discards: deviceFields.inhibitDiscards.optional(),
+  queue_sizes: deviceFields.queueSizes.optional(),
+  last_cmd_id: deviceFields.lastCmdId.optional(),
   stats_interval: durationNs().optional(),
   queue_numbering: deviceFields.numbering.optional(),
   quirks: deviceFields.quirks.optional(),
@@ -58,14 +61,16 @@ export function deviceOf(device: DeviceFile = {}): DeviceConfig {
     return isOffered === undefined ? [] : [[name, isOffered] as const];
   });
   const { profile, queue_numbering: numbering, discard_hints: discardHints, quirks } = device;
-  const inhibitDiscards = device.inhibit_discards;
+  const { inhibit_discards: inhibitDiscards, last_cmd_id: lastCmdId } = device;
+  const queueSizes = device.queue_sizes;
   const intervalNs = device.stats_interval;
   return {
     ...(profile === undefined ? {} : { profile }),
     ...Object.fromEntries(features),
     ...(numbering === undefined ? {} : { numbering }),
     ...(discardHints === undefined ? {} : { discardHints }),
-    ...(inhibitDiscards === undefined ? {} : { inhibitDiscards }),
+    ...named({ inhibitDiscards, lastCmdId }),
+    ...(queueSizes === undefined ? {} : { queueSizes: named(queueSizes) }),
     ...(intervalNs === undefined ? {} : { statsPollingIntervalS: intervalNs / NS_PER_S }),
     ...(quirks === undefined ? {} : { quirks: Object.fromEntries(Object.entries(quirks)) }),
   };

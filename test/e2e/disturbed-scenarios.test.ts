@@ -32,6 +32,7 @@ describe('a migration that is disturbed', () => {
     'hint-race-pressure',
     'inhibited-discards',
     'oom-during-migration',
+    'command-id-wraps',
   ])('%s', async (name) => expectGood(await loadScenario(name)));
 
   test('as docs/scenarios.md has it', async () => {

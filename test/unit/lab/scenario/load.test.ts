@@ -116,7 +116,7 @@ const refused: [title: string, line: string, message: string][] = [
   [
     'an unknown feature of the device',
     'device: { stats: true }',
-    'x.yaml:4: device.stats: expected one of profile, free_page_hint, must_tell_host, deflate_on_oom, hint_wait_on_ack, stats_vq, page_poison, page_reporting, indirect_desc, event_idx, ring_packed, in_order, ring_reset, suspend, discard_hints, inhibit_discards, stats_interval, queue_numbering, quirks, found unknown key "stats"',
+    'x.yaml:4: device.stats: expected one of profile, free_page_hint, must_tell_host, deflate_on_oom, hint_wait_on_ack, stats_vq, page_poison, page_reporting, indirect_desc, event_idx, ring_packed, in_order, ring_reset, suspend, discard_hints, inhibit_discards, queue_sizes, last_cmd_id, stats_interval, queue_numbering, quirks, found unknown key "stats"',
   ],
   [
     'an unknown strategy',
