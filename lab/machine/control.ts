@@ -98,7 +98,9 @@ export class Control {
     this.expectEnd();
     this.isDead = true;
     (victim === 'source' ? this.host : this.guest)?.kill();
-    await Promise.all(this.#children.map(({ died }) => died));
+    // They end by themselves, but for a destination that waits for what becomes of its source.
+    const ends = this.#children.map((one) => (one === this.destination ? one.stop() : one.died));
+    await Promise.all(ends);
   }
 
   async stop(): Promise<void> {

@@ -167,7 +167,8 @@ async function disturb(machine: Machine, step: Disturbance, trail: Trail): Promi
       return machine.disturbLink(step.stallNs);
     case 'kill':
       await machine.kill(step.victim);
-      if (machine.hasLeft) trail.notes.push(`killed: the ${step.victim}, and the guest with it`);
+      if (step.victim === 'source') trail.notes.push('killed: the source, and the guest with it');
+      if (step.victim === 'guest') trail.notes.push('killed: the guest');
       return;
   }
 }

@@ -36,10 +36,8 @@ async function allGone(pids: readonly (number | null)[]): Promise<boolean> {
   return pids.every(isGone);
 }
 
-type Fate = 'moved' | 'stayed' | 'gone';
-
-/** One migration with a death in it. Returns what became of the guest. */
-async function killed(seed: number): Promise<Fate> {
+/** One migration with a death in it: the guest moves, stays, or is gone with a process. */
+async function killed(seed: number): Promise<void> {
   const random = new Prng(seed);
   const victim = VICTIMS[seed % VICTIMS.length]!;
   const afterMs = random.below(MIGRATION_MS);
@@ -58,7 +56,7 @@ async function killed(seed: number): Promise<Fate> {
     if (!isGone(victimPid)) process.kill(victimPid ?? -1, 'SIGKILL');
   }, afterMs);
   try {
-    const hasMoved = await migrates(machine);
+    await migrates(machine);
     clearTimeout(timer);
     // Whole where it is, and able to migrate again.
     expect(await machine.console('touch process=p access=read')).toBeNull();
@@ -66,39 +64,31 @@ async function killed(seed: number): Promise<Fate> {
     const again = await machine.migrate();
     expect([again.migration.status, again.memory.lost_pages]).toEqual(['completed', 0]);
     expect((await machine.status()).counters['guest.corruptions']).toBe(0);
-    return hasMoved ? 'moved' : 'stayed';
   } catch (error) {
     // The process in which the guest was, or the guest itself.
     expect(error).toMatchObject({ code: 'PEER_CLOSED' });
     expect((error as Error).message).toMatch(/process died: killed by SIGKILL/);
     expect(await allGone(pids)).toBe(true);
-    return 'gone';
   }
 }
 
-/** Whether the guest has moved. A destination that is gone before it has answered leaves it untouched. */
-async function migrates(machine: Machine): Promise<boolean> {
+/** A destination that is gone before it has answered leaves the guest untouched. */
+async function migrates(machine: Machine): Promise<void> {
   try {
     const { migration, memory, error_desc } = await machine.migrate({
       bandwidthBytesPerS: 200 * MIB,
     });
     expect(memory.lost_pages).toBe(0);
     if (migration.status === 'failed') expect(error_desc).not.toBeNull();
-    return migration.status === 'completed';
   } catch (error) {
-    if (/the destination|migration\.sock/.test((error as Error).message)) return false;
+    if (/the destination|migration\.sock/.test((error as Error).message)) return;
     throw error;
   }
 }
 
-const fates: Record<Fate, number> = { moved: 0, stayed: 0, gone: 0 };
 const seeds = Array.from({ length: POINTS }, (_, seed) => seed);
 
 test.each(seeds)('kill -9, seed %d', async (seed) => {
-  fates[await killed(seed)]++;
+  await killed(seed);
   expect(readdirSync(folder).filter((name) => name.startsWith('ballast'))).toEqual([]);
-});
-
-test('each fate was met', () => {
-  expect(Object.values(fates).every((count) => count > 0)).toBe(true);
 });

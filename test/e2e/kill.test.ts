@@ -100,3 +100,25 @@ describe.skipIf(process.platform === 'win32')('kill -9 of the destination', () =
     expect(readdirSync(folder).filter((name) => name.startsWith('ballast'))).toEqual([]);
   });
 });
+
+test.each(['source', 'guest'] as const)(
+  'kill(%s) in a migration ends all processes, and nothing is left to ask',
+  async (victim) => {
+    const startMs = performance.now();
+    {
+      await using machine = await launch({ memoryBytes: 64 * 2 ** 20, startsDestination: true });
+      const pids = Object.values(machine.pids);
+      await machine.boot();
+      await machine.startMigration({ bandwidthBytesPerS: 2 ** 20 });
+      await machine.waitFor(5e8);
+      const killedMs = performance.now();
+      await machine.kill(victim);
+      expect(performance.now() - killedMs).toBeLessThan(2000);
+      expect(pids.map(isGone)).toEqual([true, true, true]);
+      expect(await machine.verify()).toEqual([]);
+      expect((await machine.finish()).event_log_sha256).toBe('');
+    }
+    expect(performance.now() - startMs).toBeLessThan(20_000);
+    expect(readdirSync(folder).filter((name) => name.startsWith('ballast'))).toEqual([]);
+  },
+);
