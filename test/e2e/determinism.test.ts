@@ -48,20 +48,18 @@ describe('the event log', () => {
     },
   );
 
-  test.each([
-    'background-load',
-    'migration-cancelled',
-    'migration-link',
-    'migration-destination-killed',
-  ])('of %s is the same in every run, with all that happens in it', async (name) => {
-    const scenario = await loadScenario(name, { strategies: ['alloc'] });
-    const digests: string[] = [];
-    for (let i = 0; i < 2; i++) {
-      const [run] = await runScenario(scenario);
-      digests.push(run!.event_log_sha256);
-    }
-    expect(digests[1]).toBe(digests[0]);
-  });
+  test.each(['background-load', 'migration-destination-killed'])(
+    'of %s is the same in every run, with all that happens in it',
+    async (name) => {
+      const scenario = await loadScenario(name, { strategies: ['alloc'] });
+      const digests: string[] = [];
+      for (let i = 0; i < 2; i++) {
+        const [run] = await runScenario(scenario);
+        digests.push(run!.event_log_sha256);
+      }
+      expect(digests[1]).toBe(digests[0]);
+    },
+  );
 
   test('differs with the seed and with the strategy', async () => {
     const digests = [

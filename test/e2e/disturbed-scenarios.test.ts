@@ -22,10 +22,12 @@ async function expectGood(scenario: Scenario): Promise<void> {
 }
 
 describe('a migration that is disturbed', () => {
+  test.each(['migration-cancelled', 'migration-link', 'migration-destination-killed'])(
+    '%s',
+    async (name) => expectGood(await loadScenario(name, { strategies: ['alloc'] })),
+  );
+
   test.each([
-    'migration-cancelled',
-    'migration-link',
-    'migration-destination-killed',
     'migration-of-a-stopped-guest',
     'balloon-during-migration',
     'background-load',
