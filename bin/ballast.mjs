@@ -2,10 +2,14 @@
 // The command line. In a checkout it runs the sources through tsx, in an installed package the
 // compiled files.
 import { existsSync } from 'node:fs';
+import { pathToFileURL } from 'node:url';
 
 const source = new URL('../lab/cli/main.ts', import.meta.url);
 let entry = new URL('../dist/lab/cli/main.js', import.meta.url);
-if (existsSync(source)) {
+// Whoever has bundled the entries of a checkout (its tests) says where.
+const bundle = `${process.env['BALLAST_BUNDLES']}/cli.mjs`;
+if (existsSync(bundle)) entry = pathToFileURL(bundle);
+else if (existsSync(source)) {
   const { register } = await import('tsx/esm/api');
   register();
   entry = source;
