@@ -8,11 +8,13 @@ const source = new URL('../lab/cli/main.ts', import.meta.url);
 let entry = new URL('../dist/lab/cli/main.js', import.meta.url);
 // Whoever has bundled the entries of a checkout (its tests) says where.
 const bundle = `${process.env['BALLAST_BUNDLES']}/cli.mjs`;
-if (existsSync(bundle)) entry = pathToFileURL(bundle);
-else if (existsSync(source)) {
-  const { register } = await import('tsx/esm/api');
-  register();
-  entry = source;
+if (existsSync(source)) {
+  if (existsSync(bundle)) entry = pathToFileURL(bundle);
+  else {
+    const { register } = await import('tsx/esm/api');
+    register();
+    entry = source;
+  }
 }
 const { main } = await import(entry.href);
 try {
