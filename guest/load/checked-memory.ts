@@ -3,12 +3,10 @@
  * before it writes again.
  */
 import type { Errno } from '../../shared/index.ts';
+import type { ContentReader } from '../kernel/content-reader.ts';
 import type { MemoryUsers } from '../memory-users/memory-users.ts';
 import type { Process } from '../process/process.ts';
 import type { Kthread } from '../sched/kthread.ts';
-
-/** Whether a frame holds this content; who finds that it does not, remembers it. */
-export type ContentReader = (pfn: number, tag: number) => boolean;
 
 export class CheckedMemory {
   readonly #users: MemoryUsers;

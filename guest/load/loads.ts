@@ -3,10 +3,11 @@
  * same names. Each runs as one thread until it is told to finish, and checks what it reads.
  */
 import { BallastError, Errno, type Prng } from '../../shared/index.ts';
+import type { ContentReader } from '../kernel/content-reader.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { MemoryUsers } from '../memory-users/memory-users.ts';
 import { type Kthread, WaitQueue } from '../sched/kthread.ts';
-import { CheckedMemory, type ContentReader } from './checked-memory.ts';
+import { CheckedMemory } from './checked-memory.ts';
 import { Pace } from './pace.ts';
 
 /** Sizes in pages, rates in pages a second. */

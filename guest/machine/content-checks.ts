@@ -4,11 +4,9 @@
  * page is handed out as zeroed; programs compare what they read with what they wrote.
  */
 import { Bitmap, type Pfn } from '../../shared/index.ts';
+import type { ContentReader } from '../kernel/content-reader.ts';
 import type { PageAllocator } from '../mm/index.ts';
 import { type Ram, tagOfFill } from './ram.ts';
-
-/** What an audit asks of a page: whether it holds `tag`. */
-export type ContentReader = (pfn: Pfn, tag: number) => boolean;
 
 /** Of an audit that does not look at what pages hold. */
 export const ANY_CONTENT: ContentReader = () => true;

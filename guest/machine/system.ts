@@ -3,6 +3,7 @@
  * what its parts know of each other, what is audited. `Guest` puts it behind the channel; an
  * explorer of schedules drives the same with a scheduler of its own.
  */
+
 import type { GuestConfig, Message } from '../../protocol/index.ts';
 import type { EventLog, Nanoseconds, Plants } from '../../shared/index.ts';
 import type { BalloonDriver } from '../balloon/driver.ts';
@@ -12,6 +13,7 @@ import { Compaction, Kcompactd } from '../compaction/index.ts';
 import { Folios } from '../folio/index.ts';
 import { createStrategy } from '../hinting/create.ts';
 import { HintRecord } from '../hinting/hint-record.ts';
+import type { ContentReader } from '../kernel/content-reader.ts';
 import type { Kernel, PageTracer } from '../kernel/kernel.ts';
 import type { MemoryUsers } from '../memory-users/memory-users.ts';
 import { PageAllocator } from '../mm/index.ts';
@@ -27,12 +29,7 @@ import { PageReporting } from '../page-reporting/page-reporting.ts';
 import { PageReliance, Reliance } from '../reliance/page-reliance.ts';
 import type { Kthread } from '../sched/kthread.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
-import {
-  ANY_CONTENT,
-  auditFreedContent,
-  ContentChecks,
-  type ContentReader,
-} from './content-checks.ts';
+import { ANY_CONTENT, auditFreedContent, ContentChecks } from './content-checks.ts';
 import { createDriver } from './create-driver.ts';
 import { memoryUsers, registerHintShrinker } from './memory-management.ts';
 import { Ram, tagOfFill } from './ram.ts';

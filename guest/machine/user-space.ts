@@ -3,12 +3,13 @@
  * page, so that an audit can say whether every one still holds it.
  */
 import { BallastError, Errno, type Pfn } from '../../shared/index.ts';
+import type { ContentReader } from '../kernel/content-reader.ts';
 import type { MemoryUsers } from '../memory-users/memory-users.ts';
 import { PageFlag } from '../mm/index.ts';
 import type { AddressSpace } from '../page-cache/page-cache.ts';
 import type { Process } from '../process/process.ts';
 import type { Kthread } from '../sched/kthread.ts';
-import type { ContentChecks, ContentReader } from './content-checks.ts';
+import type { ContentChecks } from './content-checks.ts';
 
 /** Processes and files in all: a page names what it is part of by eight bits, and other users of it too. */
 const NAMES_MAX = 120;

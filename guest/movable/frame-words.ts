@@ -4,7 +4,7 @@
  * or that somebody else overwrote or discarded, is missed.
  */
 import { assert, type Pfn } from '../../shared/index.ts';
-import type { ContentReader } from '../machine/content-checks.ts';
+import type { ContentReader } from '../kernel/content-reader.ts';
 import type { Ram } from '../machine/ram.ts';
 
 interface Frame {

@@ -6,8 +6,8 @@
 
 import { assert, Errno, type Pfn } from '../../shared/index.ts';
 import type { Folios } from '../folio/index.ts';
+import type { ContentReader } from '../kernel/content-reader.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import type { ContentReader } from '../machine/content-checks.ts';
 import { Gfp, PageOwner } from '../mm/index.ts';
 import type { MovableGeneration, MovableOps } from '../page-migration/index.ts';
 import { type Kthread, preempt, WaitQueue } from '../sched/kthread.ts';

@@ -1,6 +1,6 @@
 /** Whole-state audit of a zsmalloc-like pool: says in words what does not hold. */
 import type { Pfn } from '../../shared/index.ts';
-import type { ContentReader } from '../machine/content-checks.ts';
+import type { ContentReader } from '../kernel/content-reader.ts';
 import { PageFlag, PageOwner, type Pages } from '../mm/index.ts';
 import type { FrameWords } from './frame-words.ts';
 import type { SizeClass } from './size-class.ts';

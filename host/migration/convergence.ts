@@ -23,8 +23,6 @@ const DIRTY_LIMIT_BYTES_PER_S = 1 << 20;
 export class Convergence {
   /** The strongest so far, in percent. */
   throttlePercentage = 0;
-  /** Periods in which the guest has written too much, and whether the last one was of them. */
-  readonly counters = { periods: 0, highPeriods: 0 };
   readonly #params: MigrateParams;
   readonly #machine: Pick<MigrationMachine, 'throttle' | 'post'>;
   readonly #setDowntimeLimit: (ms: number) => void;
@@ -52,8 +50,6 @@ export class Convergence {
     if (nowNs <= this.#periodStartNs + PERIOD_NS) return;
     const sentBytes = transferredBytes - this.#transferredBefore;
     const isHigh = this.#dirtiedPages * PAGE_SIZE_BYTES > TRIGGER_SHARE * sentBytes;
-    this.counters.periods++;
-    if (isHigh) this.counters.highPeriods++;
     if (isHigh && ++this.#highPeriods >= HIGH_PERIODS) {
       this.#highPeriods = 0;
       this.#act();

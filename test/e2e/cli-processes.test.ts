@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
+import { isGone } from '../support/is-gone.ts';
 
 const bin = fileURLToPath(new URL('../../bin/ballast.mjs', import.meta.url));
 const folder = mkdtempSync(`${tmpdir()}/cli-processes-`);
@@ -50,15 +51,6 @@ async function until<T>(what: () => T | undefined): Promise<T> {
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   throw new Error('it did not happen within 12 s');
-}
-
-function isGone(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return false;
-  } catch {
-    return true;
-  }
 }
 
 async function runningPair(): Promise<{

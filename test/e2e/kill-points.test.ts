@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { afterAll, expect, test } from 'vitest';
 import { launch, type Machine } from '../../lab/index.ts';
 import { MIB, Prng } from '../../shared/index.ts';
+import { isGone } from '../support/is-gone.ts';
 
 const POINTS = Number(process.env['KILL_POINTS'] ?? 8);
 const VICTIMS = ['host', 'destination', 'guest'] as const;
@@ -18,15 +19,6 @@ const END_MS = 2000;
 const folder = mkdtempSync(`${tmpdir()}/kill-points-`);
 Object.assign(process.env, { TMPDIR: folder });
 afterAll(() => rmSync(folder, { recursive: true }));
-
-function isGone(pid: number | null): boolean {
-  try {
-    process.kill(pid ?? -1, 0);
-    return false;
-  } catch {
-    return true;
-  }
-}
 
 async function allGone(pids: readonly (number | null)[]): Promise<boolean> {
   const startMs = performance.now();

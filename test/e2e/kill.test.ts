@@ -3,15 +3,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { afterAll, describe, expect, test } from 'vitest';
 import { launch } from '../../lab/index.ts';
-
-function isGone(pid: number | null): boolean {
-  try {
-    process.kill(pid ?? -1, 0);
-    return false;
-  } catch {
-    return true;
-  }
-}
+import { isGone } from '../support/is-gone.ts';
 
 async function gone(pid: number | null): Promise<number> {
   const startMs = performance.now();

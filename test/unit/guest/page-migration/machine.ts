@@ -1,8 +1,8 @@
 /** A kernel with page migration in one generation, two vCPUs, a scripted driver and a test mapping. */
 
 import { Folios } from '../../../../guest/folio/index.ts';
+import type { ContentReader } from '../../../../guest/kernel/content-reader.ts';
 import type { Kernel } from '../../../../guest/kernel/kernel.ts';
-import type { ContentReader } from '../../../../guest/machine/content-checks.ts';
 import { Ram, ZERO_TAG } from '../../../../guest/machine/ram.ts';
 import { Gfp, PageAllocator } from '../../../../guest/mm/index.ts';
 import {
