@@ -43,7 +43,9 @@ const compact = z
   });
 
 const ratePagesPerS = () =>
-  z.union([z.literal(0), rateBytesPerS()]).transform((rate) => Math.round(rate / PAGE_SIZE_BYTES));
+  z
+    .union([z.literal(0), rateBytesPerS()], 'a rate such as 50MiB/s, or 0')
+    .transform((rate) => Math.round(rate / PAGE_SIZE_BYTES));
 const perSecond = () => z.int().min(1).max(10_000);
 
 /** Programs that use memory in the background, by what they do. */

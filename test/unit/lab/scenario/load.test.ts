@@ -63,6 +63,11 @@ const refused: [title: string, line: string, message: string][] = [
     'x.yaml:4: steps[1].wait: expected a duration such as 500us, 10ms or 2s, or { until } with migrate_at, migration, switchover, balloon or a pass such as "pass 3", found 2',
   ],
   [
+    'a program without its rate',
+    '  - start: { name: x, churn: { keep: 1MiB, chunk: 64KiB } }',
+    'x.yaml:4: steps[1].start.churn.rate: expected a rate such as 50MiB/s, or 0, found nothing',
+  ],
+  [
     'an unknown event to wait for',
     '  - wait: { until: noon }',
     'x.yaml:4: steps[1].wait: expected a duration such as 500us, 10ms or 2s, or { until } with migrate_at, migration, switchover, balloon or a pass such as "pass 3", found {"until":"noon"}',
